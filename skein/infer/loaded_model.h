@@ -1,0 +1,39 @@
+// What the model options of a command line mean: a base, its tokenizer, and what stands in its slots.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "skein/io/env.h"
+#include "skein/nn/backbone.h"
+#include "skein/route/routed_slot.h"
+#include "skein/route/router.h"
+#include "skein/text/tokenizer.h"
+
+namespace skein {
+
+struct ModelOptions {
+  std::string base;                // --base: folder or .gguf
+  std::string adapter;             // --adapter: one PEFT adapter on top (excludes library)
+  std::string library;             // --library
+  RouterOptions router;            // --router, --top-k, --experts, --without, ...
+  bool allow_other_base = false;
+  ComputeOptions compute;
+};
+
+struct LoadedModel {
+  BaseModel base;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const Backbone> backbone;
+  std::shared_ptr<const ExpertBank> bank;        // null: plain base
+  std::shared_ptr<const SlotFiller> filler;      // null: plain base
+  ForwardState new_state() const { return ForwardState{filler.get(), nullptr}; }
+};
+
+// Throws Failure: a missing file, an adapter of another base or shape, a library of another base (both fingerprints named).
+LoadedModel load_model(Env& env, const ModelOptions& options);
+// Another library or router on the same backbone, without reading the base again.
+void change_experts(Env& env, LoadedModel& model, const ModelOptions& options);
+
+}  // namespace skein

@@ -1,0 +1,29 @@
+// A frozen linear of the backbone, and linears that read the same input side by side.
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace skein {
+
+struct FrozenLinear {
+  int slot_idx = -1;      // place in slot_names(config)
+  at::Tensor weight;      // (D_out, D_in), a row range of the group's weight
+  at::Tensor bias;        // (D_out), or undefined
+};
+
+// q, k, v of one attention, gate and up of one feed-forward: one product for all of them when no expert is attached.
+struct LinearGroup {
+  at::Tensor weight;                 // (sum of D_out, D_in)
+  at::Tensor bias;                   // (sum of D_out), or undefined
+  std::vector<FrozenLinear> parts;   // views of the above, in row order
+};
+
+// weights, biases (undefined: none) and slots in order; copies them into one tensor.
+LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+                              const std::vector<int>& slot_idxs);
+// x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
+std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
+
+}  // namespace skein

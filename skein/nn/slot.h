@@ -1,0 +1,27 @@
+// Where an expert may attach: every linear of the backbone. nn/ declares it and knows no expert; experts/ and route/ fill
+// it, as a file system's user supplies a filter policy.
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "skein/nn/linear.h"
+
+namespace skein {
+
+struct ForwardState;
+
+// What stands in the slots of one request. Const while it computes; what it must remember travels in ForwardState.
+class SlotFiller {
+ public:
+  virtual ~SlotFiller() = default;
+  // The outputs of the group's linears for x (N, D_in), experts included: one (N, D_out) per part, in the dtype of x.
+  // Rows are tokens of a packed batch: there are no padding rows.
+  virtual std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const = 0;
+};
+
+// The group's outputs through state.filler, or of the frozen weights alone if there is none.
+std::vector<at::Tensor> apply_slots(const LinearGroup& group, const at::Tensor& x, ForwardState& state);
+
+}  // namespace skein

@@ -1,0 +1,39 @@
+// A bank and a router in the slots of a backbone.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "skein/experts/bank.h"
+#include "skein/nn/forward_state.h"
+#include "skein/nn/slot.h"
+#include "skein/route/router.h"
+
+namespace skein {
+
+class RoutedSlots : public SlotFiller {
+ public:
+  RoutedSlots(std::shared_ptr<const ExpertBank> bank, std::shared_ptr<const Router> router);
+  // If state.memory is a RoutingRecord, what was chosen is appended to it.
+  std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
+  const ExpertBank& bank() const { return *bank_; }
+
+ private:
+  std::shared_ptr<const ExpertBank> bank_;
+  std::shared_ptr<const Router> router_;
+};
+
+// What a pass chose: per slot the mixtures of every call, in order. Rows are the tokens of the packed batches.
+class RoutingRecord : public SlotMemory {
+ public:
+  RoutingRecord(int num_slots, int num_experts) : mixtures(num_slots), num_experts(num_experts) {}
+  std::vector<std::vector<Mixture>> mixtures;  // [slot_idx][call]
+  int num_experts;
+};
+
+// Share of the routing weight per expert over all slots and rows of a record: (E) f64, sums to 1 (all zero if empty).
+at::Tensor expert_shares(const RoutingRecord& record);
+// The same per slot: (slots, E).
+at::Tensor expert_shares_by_slot(const RoutingRecord& record);
+
+}  // namespace skein

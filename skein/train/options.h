@@ -1,0 +1,43 @@
+// Every setting of training, with the paper's value where there is one (PHATGOOSE: arXiv 2402.05859, appendix; values
+// from the released code).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "skein/experts/trainable_lora.h"
+#include "skein/infer/prompt.h"
+
+namespace skein {
+
+enum class LossMean {
+  kToken,       // over all target tokens of the step
+  kMicrobatch,  // over the tokens of a micro-batch, then over micro-batches (PHATGOOSE's code)
+  kSequence,    // over the tokens of each sequence, then over sequences (MoV's code)
+};
+
+struct TrainOptions {
+  std::int64_t steps = 200;             // phatgoose: 1000 for experts, 100 for gates
+  std::int64_t batch = 16;              // sequences per step; phatgoose: 1024
+  std::int64_t micro_batch = 0;         // sequences per forward pass; 0: the whole batch
+  double learning_rate = 5e-3;          // phatgoose
+  double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0;
+  double warmup_ratio = 0.06;           // share of the steps; multiplier step/warm-up, the first update has lr 0
+  std::string schedule = "constant";    // after warm-up: constant | linear | cosine
+  double clip_norm = 1.0;               // global gradient norm; 0: none
+  LossMean loss_mean = LossMean::kToken;
+  std::uint64_t seed = 0;
+  bool checkpoint_blocks = false;       // recompute activations in the backward pass
+  // Never lost.
+  std::int64_t save_every = 100;        // steps between training states; 0: only at the end and on Ctrl-C
+  bool resume = false;
+  // Validation: experts keep the best checkpoint (lowest loss; ties: the newer), gates their last step.
+  std::vector<std::string> valid;       // DATA; empty: none
+  std::int64_t valid_every = 100;       // steps
+  std::int64_t valid_limit = 200;       // examples
+  PromptOptions prompt;
+  LoraInit lora;                        // experts only
+};
+
+}  // namespace skein
