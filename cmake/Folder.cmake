@@ -30,6 +30,6 @@ function(skein_folder name)
       skein_precompile(skein_${name}_test)
     endif()
     gtest_discover_tests(skein_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
-      TEST_PREFIX "${name}." PROPERTIES TIMEOUT 900)
+      TEST_PREFIX "${name}." PROPERTIES TIMEOUT 900 ENVIRONMENT "SKEIN_TEST_MODELS=${SKEIN_MODELS_DIR}")
   endif()
 endfunction()
