@@ -12,18 +12,13 @@ transformers' own float32 and bfloat16 forwards from them, the scale that tolera
 """
 
 import json
-import pathlib
 
 import torch
-import transformers
 from float64 import Widened, widen
-from safetensors.torch import save_file
+from golden_file import GOLDEN, save_golden, save_readable
 from transformers import (Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config,
                           Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, T5Config, T5ForConditionalGeneration)
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
-VERSIONS = {"made_by": "tools/goldens/make_tiny_models.py", "transformers": transformers.__version__,
-            "torch": torch.__version__}
 VOCABULARY = 96
 LENGTHS = [1, 2, 7, 24]  # a single token; shorter and longer than Gemma's window of 8
 
@@ -96,7 +91,7 @@ def write_model(name, model_class, config, generator):
     folder.mkdir(parents=True, exist_ok=True)
     tied = config.scale_decoder_outputs if name.startswith("t5") else config.tie_word_embeddings
     weights = random_weights(model_class(config), tied, generator)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt", **VERSIONS})
+    save_readable(weights, folder / "model.safetensors", {"format": "pt"})
     settings = config.to_dict()
     settings["architectures"] = [model_class.__name__]
     settings["dtype"] = "float32"
@@ -149,7 +144,7 @@ def main():
         generator = torch.Generator().manual_seed(seed)
         folder = write_model(name, model_class, config, generator)
         tensors = golden_of(folder, model_class, inputs_of(name, generator))
-        save_file(tensors, GOLDEN / "agreement" / f"{name}.safetensors", metadata=VERSIONS)
+        save_golden(name, tensors, __file__)
 
 
 if __name__ == "__main__":
