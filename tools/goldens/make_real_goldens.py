@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """transformers' logits of real GGUF models, a subset small enough to commit.
 
-    .peers/base/bin/python tools/goldens/make_real_goldens.py MODELS_FOLDER [NAME ...]
+    .peers/transformers/bin/python tools/goldens/make_real_goldens.py MODELS_FOLDER [NAME ...]
 
 MODELS_FOLDER holds smollm2.gguf, gemma3-270m.gguf and qwen25-coder-05b.gguf (tools/fetch_models.sh). Writes
 tests/golden/agreement/real_NAME.safetensors:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tiny random checkpoints of every family, and transformers' logits for them.
 
-    .peers/base/bin/python tools/goldens/make_tiny_models.py
+    .peers/transformers/bin/python tools/goldens/make_tiny_models.py
 
 Writes tests/golden/models/NAME/{config.json,model.safetensors} and tests/golden/agreement/NAME.safetensors. A golden holds
     ids.I (T) i64 and logits.I (T, V) f32                      of decoder-only models
