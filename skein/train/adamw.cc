@@ -1,0 +1,61 @@
+#include "skein/train/adamw.h"
+
+#include <cmath>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "skein/base/check.h"
+
+namespace skein {
+
+AdamW::AdamW(std::vector<at::Tensor> parameters, const TrainOptions& options)
+    : parameters_(std::move(parameters)),
+      beta1_(options.beta1),
+      beta2_(options.beta2),
+      eps_(options.adam_eps),
+      weight_decay_(options.weight_decay) {
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : parameters_) {
+    SKEIN_CHECK(parameter.scalar_type() == at::kFloat && parameter.is_contiguous());
+    first_moments_.push_back(at::zeros_like(parameter));
+    second_moments_.push_back(at::zeros_like(parameter));
+    update_counts_.push_back(at::zeros({}, parameter.options().requires_grad(false)));
+  }
+}
+
+void AdamW::step(const std::vector<at::Tensor>& gradients, double learning_rate) {
+  SKEIN_CHECK(gradients.size() == parameters_.size());
+  const at::NoGradGuard no_grad;
+  ++updates_;
+  for (at::Tensor& count : update_counts_) count.fill_(static_cast<double>(updates_));
+  at::_fused_adamw_(parameters_, gradients, first_moments_, second_moments_, /*max_exp_avg_sqs=*/{}, update_counts_,
+                    learning_rate, beta1_, beta2_, weight_decay_, eps_, /*amsgrad=*/false, /*maximize=*/false);
+}
+
+void AdamW::restore(std::int64_t updates, const std::vector<at::Tensor>& first, const std::vector<at::Tensor>& second) {
+  SKEIN_CHECK(first.size() == parameters_.size() && second.size() == parameters_.size());
+  const at::NoGradGuard no_grad;
+  updates_ = updates;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    first_moments_[i].copy_(first[i]);
+    second_moments_[i].copy_(second[i]);
+  }
+}
+
+double clip_by_global_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
+  const at::NoGradGuard no_grad;
+  const auto norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2))).item<double>();
+  const double factor = max_norm / (norm + 1e-6);
+  if (max_norm > 0 && std::isfinite(norm) && factor < 1) at::_foreach_mul_(gradients, factor);
+  return norm;
+}
+
+}  // namespace skein

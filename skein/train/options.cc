@@ -1,0 +1,115 @@
+#include "skein/train/options.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "skein/base/concat.h"
+
+namespace skein {
+namespace {
+
+constexpr std::array<std::pair<LossMean, std::string_view>, 3> kLossMeans{
+    {{LossMean::kToken, "token"}, {LossMean::kMicrobatch, "microbatch"}, {LossMean::kSequence, "sequence"}}};
+constexpr std::array<std::pair<Schedule, std::string_view>, 3> kSchedules{
+    {{Schedule::kConstant, "constant"}, {Schedule::kLinear, "linear"}, {Schedule::kCosine, "cosine"}}};
+
+template <typename Table, typename Value>
+std::string_view name_in(const Table& table, Value value) {
+  for (const auto& [known, name] : table) {
+    if (known == value) return name;
+  }
+  SKEIN_CHECK(false);
+}
+
+template <typename Value, std::size_t kCount>
+Result<Value> value_in(const std::array<std::pair<Value, std::string_view>, kCount>& table, std::string_view name,
+                       std::string_view what) {
+  std::string known_names;
+  for (const auto& [value, known] : table) {
+    if (known == name) return value;
+    known_names += concat(known_names.empty() ? "" : ", ", known);
+  }
+  return Error{concat("unknown ", what, " \"", printable(name), "\"; known: ", known_names), ErrorKind::kUsage};
+}
+
+}  // namespace
+
+TrainOptions phatgoose_expert_options() {
+  TrainOptions options;
+  options.steps = 1000;
+  options.batch = 1024;
+  options.micro_batch = 16;
+  options.loss_mean = LossMean::kMicrobatch;
+  return options;  // the rest are the defaults: lr 5e-3, warm-up 6 %, clip 1, rank 16, alpha 1, A ~ N(0, 0.01^2)
+}
+
+TrainOptions phatgoose_gate_options() {
+  TrainOptions options = phatgoose_expert_options();
+  options.steps = 100;
+  return options;
+}
+
+std::string_view loss_mean_name(LossMean mean) { return name_in(kLossMeans, mean); }
+std::string_view schedule_name(Schedule schedule) { return name_in(kSchedules, schedule); }
+Result<LossMean> parse_loss_mean(std::string_view name) { return value_in(kLossMeans, name, "loss mean"); }
+Result<Schedule> parse_schedule(std::string_view name) { return value_in(kSchedules, name, "schedule"); }
+
+Status check_train_options(const TrainOptions& options) {
+  const auto refuse = [](std::string_view option, auto value, std::string_view expected) {
+    return Error{concat(option, " is ", value, "; expected ", expected), ErrorKind::kUsage};
+  };
+  if (options.steps < 1) return refuse("the number of steps", options.steps, "at least 1");
+  if (options.batch < 1) return refuse("the batch", options.batch, "at least 1 sequence");
+  if (options.micro_batch < 0) return refuse("the micro-batch", options.micro_batch, "0 (the whole batch) or more");
+  // !(a <= b) instead of a > b: a NaN is refused too.
+  const auto in = [](double value, double low, double high) { return value >= low && value <= high; };
+  if (!in(options.learning_rate, 0, 1e6))
+    return refuse("the learning rate", options.learning_rate, "a number of at least 0");
+  if (!(options.beta1 >= 0 && options.beta1 < 1)) return refuse("beta1", options.beta1, "a number in [0, 1)");
+  if (!(options.beta2 >= 0 && options.beta2 < 1)) return refuse("beta2", options.beta2, "a number in [0, 1)");
+  if (!in(options.adam_eps, 0, 1)) return refuse("Adam's eps", options.adam_eps, "a number in [0, 1]");
+  if (!in(options.weight_decay, 0, 1e6))
+    return refuse("the weight decay", options.weight_decay, "a number of at least 0");
+  if (!in(options.warmup_ratio, 0, 1)) return refuse("the warm-up ratio", options.warmup_ratio, "a share in [0, 1]");
+  if (!in(options.clip_norm, 0, 1e30)) return refuse("the clipping norm", options.clip_norm, "0 (none) or more");
+  if (options.save_every < 0) return refuse("the steps between saved states", options.save_every, "0 (never) or more");
+  if (options.valid_every < 1) return refuse("the steps between validations", options.valid_every, "at least 1");
+  if (options.valid_limit < 0)
+    return refuse("the limit of validation examples", options.valid_limit, "0 (all) or more");
+  return {};
+}
+
+Json train_options_to_json(const TrainOptions& options, bool with_lora) {
+  Json json;
+  json["steps"] = options.steps;
+  json["batch"] = options.batch;
+  json["micro_batch"] = options.micro_batch;
+  json["learning_rate"] = options.learning_rate;
+  json["beta1"] = options.beta1;
+  json["beta2"] = options.beta2;
+  json["adam_eps"] = options.adam_eps;
+  json["weight_decay"] = options.weight_decay;
+  json["warmup_ratio"] = options.warmup_ratio;
+  json["schedule"] = schedule_name(options.schedule);
+  json["clip_norm"] = options.clip_norm;
+  json["loss_mean"] = loss_mean_name(options.loss_mean);
+  json["seed"] = options.seed;
+  json["checkpoint_blocks"] = options.checkpoint_blocks;
+  json["valid_every"] = options.valid_every;
+  json["valid_limit"] = options.valid_limit;
+  json["separator"] = options.prompt.separator;
+  json["chat"] = options.prompt.chat;
+  json["max_input"] = options.prompt.max_input;
+  json["max_target"] = options.prompt.max_target;
+  if (with_lora) {
+    json["rank"] = options.lora.rank;
+    json["alpha"] = options.lora.alpha;
+    json["a_std"] = options.lora.a_std;
+    json["target_kinds"] = options.lora.target_kinds;
+    json["lora_seed"] = options.lora.seed;
+  }
+  return json;
+}
+
+}  // namespace skein

@@ -1,0 +1,282 @@
+#include "skein/train/train_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "skein/base/concat.h"
+#include "skein/base/log.h"
+#include "skein/base/progress.h"
+#include "skein/train/adamw.h"
+#include "skein/train/data_order.h"
+#include "skein/train/loss.h"
+#include "skein/train/schedule.h"
+#include "skein/train/train_log.h"
+#include "skein/train/training_state.h"
+
+namespace skein {
+namespace {
+
+// Uniform guessing costs log V per token; five times that is no longer a model that learns slowly.
+constexpr double kExplodedFactor = 5;
+
+std::vector<at::Tensor> clones(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> copies;
+  for (const at::Tensor& tensor : tensors) copies.push_back(tensor.detach().clone());
+  return copies;
+}
+
+void copy_into(const std::vector<at::Tensor>& to, const std::vector<at::Tensor>& from) {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
+}
+
+class Loop {
+ public:
+  Loop(Env& env, const Backbone& backbone, const Trainee& trainee, const TrainData& data, const TrainData& valid,
+       const TrainRun& run, const TrainOptions& options)
+      : env_(env),
+        backbone_(backbone),
+        trainee_(trainee),
+        data_(data),
+        valid_(valid),
+        run_(run),
+        options_(options),
+        optimiser_(trainee.parameters, options),
+        order_(static_cast<std::int64_t>(data.examples.size()), options.seed) {}
+
+  TrainReport train() {
+    begin();
+    Progress progress(run_.what, options_.steps, "steps");
+    if (step_ == 0 && report_.best_step < 0 && run_.keep_best) validate();
+    while (step_ < options_.steps) {
+      const std::optional<StepFacts> facts = gradients_of_step();
+      if (!facts) return stop_early();
+      update(*facts);
+      progress.update(step_, note(facts->loss));
+      if (validation_is_due()) validate();
+      if (options_.save_every > 0 && step_ % options_.save_every == 0 && step_ < options_.steps) save();
+    }
+    save();
+    if (!best_.empty()) copy_into(trainee_.parameters, best_);
+    return report_;
+  }
+
+ private:
+  struct StepFacts {
+    double loss = 0;
+    std::int64_t tokens = 0, target_tokens = 0;
+    std::vector<std::int64_t> example_idxs;
+  };
+
+  // A state from before, or a fresh folder.
+  void begin() {
+    started_ = Clock::now();
+    report_.state_folder = run_.state_folder;
+    report_.inputs_cut = data_.inputs_cut;
+    const bool found = env_.exists(state_file(run_.state_folder));
+    if (found && options_.resume) {
+      TrainingState state =
+          or_throw(load_training_state(env_, run_.state_folder, trainee_.names, trainee_.parameters, run_.identity));
+      if (state.num_threads != at::get_num_threads()) {
+        log_warning(concat("this run began with ", state.num_threads, " threads and goes on with ",
+                           at::get_num_threads(),
+                           ": its weights may differ in the last bits from those of an unbroken run"));
+      }
+      step_ = state.step;
+      report_ = state.report;
+      report_.state_folder = run_.state_folder;
+      seconds_before_ = report_.seconds;
+      copy_into(trainee_.parameters, state.parameters);
+      optimiser_.restore(step_, state.first_moments, state.second_moments);
+      best_ = std::move(state.best);
+      log_info(concat("resuming at step ", step_, " of ", options_.steps, " from ", run_.state_folder));
+    } else if (found) {
+      throw Failure({concat(run_.state_folder,
+                            " holds the state of an unfinished run; --resume goes on with it, "
+                            "--overwrite starts anew")});
+    }
+    or_throw(env_.make_folders(run_.state_folder));
+    log_ = or_throw(TrainLog::open(env_, log_file(run_.state_folder), step_));
+  }
+
+  // Forward and backward over the step's micro-batches; the gradients lie in the parameters. Nothing if asked to stop.
+  std::optional<StepFacts> gradients_of_step() {
+    StepFacts facts;
+    for (std::int64_t i = 0; i < options_.batch; ++i)
+      facts.example_idxs.push_back(order_.at(step_ * options_.batch + i));
+    const auto micro_batch =
+        options_.micro_batch == 0 ? options_.batch : std::min(options_.micro_batch, options_.batch);
+    StepSize size{options_.batch, (options_.batch + micro_batch - 1) / micro_batch, 0};
+    for (const std::int64_t idx : facts.example_idxs) {
+      size.target_tokens += static_cast<std::int64_t>(data_.examples[static_cast<std::size_t>(idx)].target.size());
+    }
+    facts.target_tokens = size.target_tokens;
+    for (const at::Tensor& parameter : trainee_.parameters) parameter.mutable_grad().reset();
+
+    const at::AutoGradMode record(true);
+    const std::span<const std::int64_t> all(facts.example_idxs);
+    for (std::int64_t begin = 0; begin < options_.batch; begin += micro_batch) {
+      if (run_.stop()) return std::nullopt;
+      const auto count = std::min(micro_batch, options_.batch - begin);
+      const TargetBatch batch = make_target_batch(
+          data_, all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), backbone_);
+      const at::Tensor weights = row_weights(batch.target_lengths, options_.loss_mean, size).to(batch.rows.device());
+      const at::Tensor hidden = target_hidden(backbone_, batch, trainee_.filler);  // (n, D)
+      const TargetLoss loss = target_loss(backbone_, hidden, batch.targets, weights);
+      facts.loss += (loss.row_losses.to(at::kDouble) * weights).sum().item<double>();
+      facts.tokens += batch.num_tokens;
+      if (!std::isfinite(facts.loss)) break;  // the step fails; its gradients are of no use
+      hidden.backward(loss.hidden_gradient);
+    }
+    return facts;
+  }
+
+  void update(const StepFacts& facts) {
+    const double worst = kExplodedFactor * std::log(static_cast<double>(backbone_.config().vocabulary_size));
+    if (!std::isfinite(facts.loss) || facts.loss > worst) fail(facts, concat("a loss of ", facts.loss));
+    std::vector<at::Tensor> gradients;
+    for (const at::Tensor& parameter : trainee_.parameters) {
+      // A slot that no token of this step passed has no gradient.
+      gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
+    }
+    const double norm = clip_by_global_norm(gradients, options_.clip_norm);
+    if (!std::isfinite(norm)) fail(facts, concat("a gradient norm of ", norm));
+    const double rate = learning_rate_at(options_, step_);
+    optimiser_.step(gradients, rate);
+
+    if (step_ == 0) report_.first_loss = facts.loss;
+    report_.last_loss = facts.loss;
+    report_.steps = ++step_;
+    report_.tokens += facts.tokens;
+    report_.target_tokens += facts.target_tokens;
+    report_.seconds = seconds();
+    Json line;
+    line["step"] = step_;
+    line["loss"] = facts.loss;
+    line["lr"] = rate;
+    line["grad_norm"] = norm;
+    line["tokens"] = facts.tokens;
+    line["target_tokens"] = facts.target_tokens;
+    line["seconds"] = report_.seconds;
+    or_throw(log_->append(line));
+  }
+
+  bool validation_is_due() const {
+    if (step_ == options_.steps) return !valid_.examples.empty();
+    return run_.keep_best && step_ % options_.valid_every == 0;
+  }
+
+  void validate() {
+    if (valid_.examples.empty()) return;
+    const auto batch = options_.micro_batch == 0 ? options_.batch : options_.micro_batch;
+    const double loss = mean_token_loss(backbone_, trainee_.filler, valid_, batch);
+    report_.seconds = seconds();
+    Json line;
+    line["step"] = step_;
+    line["valid_loss"] = loss;
+    line["seconds"] = report_.seconds;
+    or_throw(log_->append(line));
+    if (run_.keep_best && report_.best_step >= 0 && !(loss <= report_.best_valid_loss)) return;  // ties: the newer
+    report_.best_step = step_;
+    report_.best_valid_loss = loss;
+    if (run_.keep_best) best_ = clones(trainee_.parameters);
+  }
+
+  void save() {
+    report_.seconds = seconds();
+    or_throw(log_->sync());  // the log never lacks a line that the state knows of
+    const TrainingState state{step_,
+                              at::get_num_threads(),
+                              report_,
+                              trainee_.parameters,
+                              optimiser_.first_moments(),
+                              optimiser_.second_moments(),
+                              best_};
+    or_throw(save_training_state(env_, run_.state_folder, state, trainee_.names, run_.identity));
+  }
+
+  TrainReport stop_early() {
+    save();
+    report_.interrupted = true;
+    return report_;
+  }
+
+  // The parameters are still those before the step: worth keeping.
+  [[noreturn]] void fail(const StepFacts& facts, const std::string& what) {
+    save();
+    constexpr std::size_t kNamed = 8;
+    std::string ids;
+    for (std::size_t i = 0; i < std::min(kNamed, facts.example_idxs.size()); ++i) {
+      const std::string& id = data_.ids[static_cast<std::size_t>(facts.example_idxs[i])];
+      ids += concat(i == 0 ? "" : ", ", printable(id, 60));
+    }
+    if (facts.example_idxs.size() > kNamed) ids += concat(" and ", facts.example_idxs.size() - kNamed, " more");
+    throw Failure({concat("step ", step_ + 1, " of ", options_.steps, " gave ", what, " on examples ", ids,
+                          "; the weights before it are kept in ", run_.state_folder,
+                          "; likely a learning rate that is too high (now ", learning_rate_at(options_, step_),
+                          ") or a damaged model or data file")});
+  }
+
+  std::string note(double loss) const {
+    char text[64];
+    std::snprintf(text, sizeof text, report_.best_step < 0 ? "loss %.4f" : "loss %.4f, valid %.4f", loss,
+                  report_.best_valid_loss);
+    return text;
+  }
+
+  double seconds() const { return seconds_before_ + std::chrono::duration<double>(Clock::now() - started_).count(); }
+
+  using Clock = std::chrono::steady_clock;
+  Env& env_;
+  const Backbone& backbone_;
+  const Trainee& trainee_;
+  const TrainData& data_;
+  const TrainData& valid_;
+  const TrainRun& run_;
+  const TrainOptions& options_;
+  AdamW optimiser_;
+  DataOrder order_;
+  std::unique_ptr<TrainLog> log_;
+  std::int64_t step_ = 0;  // steps done
+  std::vector<at::Tensor> best_;
+  TrainReport report_;
+  Clock::time_point started_;
+  double seconds_before_ = 0;  // of the runs this one resumes
+};
+
+}  // namespace
+
+TrainReport run_training(Env& env, const Backbone& backbone, const Trainee& trainee, const TrainData& data,
+                         const TrainData& valid, const TrainRun& run, const TrainOptions& options) {
+  or_throw(check_train_options(options));
+  SKEIN_CHECK(!data.examples.empty() && trainee.parameters.size() == trainee.names.size());
+  return Loop(env, backbone, trainee, data, valid, run, options).train();
+}
+
+double mean_token_loss(const Backbone& backbone, const SlotFiller* filler, const TrainData& data,
+                       std::int64_t batch_size) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::int64_t> idxs(data.examples.size());
+  std::iota(idxs.begin(), idxs.end(), 0);
+  const std::span<const std::int64_t> all(idxs);
+  double sum = 0;
+  std::int64_t num_targets = 0;
+  for (std::size_t begin = 0; begin < idxs.size(); begin += static_cast<std::size_t>(batch_size)) {
+    const auto count = std::min(static_cast<std::size_t>(batch_size), idxs.size() - begin);
+    const TargetBatch batch = make_target_batch(data, all.subspan(begin, count), backbone);
+    const TargetLoss loss =
+        target_loss(backbone, target_hidden(backbone, batch, filler), batch.targets, /*row_weights=*/std::nullopt);
+    sum += loss.row_losses.to(at::kDouble).sum().item<double>();
+    num_targets += batch.targets.size(0);
+  }
+  return sum / static_cast<double>(num_targets);
+}
+
+}  // namespace skein

@@ -1,0 +1,47 @@
+// Step after step: what train_expert and train_gate share. Knows token ids and a filler, no text, no adapter format.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "skein/base/interrupt.h"
+#include "skein/io/env.h"
+#include "skein/io/json.h"
+#include "skein/nn/backbone.h"
+#include "skein/train/options.h"
+#include "skein/train/target_batch.h"
+#include "skein/train/trainer.h"
+
+namespace skein {
+
+// What a run trains.
+struct Trainee {
+  const SlotFiller* filler = nullptr;  // borrowed
+  std::vector<at::Tensor> parameters;  // f32 leaves that require a gradient, shared with the filler
+  std::vector<std::string> names;      // same order
+};
+
+struct TrainRun {
+  std::string what;          // for the progress bar: "expert sst2"
+  std::string state_folder;  // state.safetensors and log.jsonl; made if absent
+  Json identity;             // what must be the same on resume
+  bool keep_best = false;  // true: validate before training and every valid_every steps, end with the best parameters;
+                           // false: validate after the last step only, end with the last
+  std::function<bool()> stop = interrupted;  // asked between micro-batches
+};
+
+// Trains from the first step, or from the state in the folder if options.resume. When it returns, the parameters are
+// those to keep, unless report.interrupted. In either case the state is saved. valid may be empty. Throws Failure: a
+// state that is there without resume, a state of another run, a loss that is not finite or far beyond guessing (the
+// step and the examples named, the state before it saved), a full disk (the last good state stays).
+TrainReport run_training(Env& env, const Backbone& backbone, const Trainee& trainee, const TrainData& data,
+                         const TrainData& valid, const TrainRun& run, const TrainOptions& options);
+
+// Mean loss over the target tokens of all examples, batch_size sequences at a time; no gradient.
+double mean_token_loss(const Backbone& backbone, const SlotFiller* filler, const TrainData& data,
+                       std::int64_t batch_size);
+
+}  // namespace skein
