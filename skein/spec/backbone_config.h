@@ -64,11 +64,16 @@ struct BackboneConfig {
 std::string_view family_name(Family family);  // "llama"
 
 // From config.json of a Hugging Face folder. Unknown model types, and settings Skein does not compute (another rope
-// scaling, attention dropout, ...) are errors that name them. path: for messages.
+// scaling, a quantised base, soft-capped logits, ...) are errors that name them; what acts in training only (dropout) is
+// ignored. path: for messages.
 Result<BackboneConfig> config_from_json(const Json& config, const std::string& path);
 // From GGUF metadata (general.architecture llama, qwen2, qwen3, gemma3, t5).
 Result<BackboneConfig> config_from_gguf(const GgufFile& file);
 // The config.json that transformers loads; dtype "bfloat16" or "float32".
 Json config_to_json(const BackboneConfig& config, const std::string& dtype);
+
+// Sizes that cannot be (zero heads, heads that do not share out, products past any memory) as an error. Both readers
+// above end with it.
+Status check_config(const BackboneConfig& config, const std::string& path);
 
 }  // namespace skein
