@@ -18,15 +18,15 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;  // what read() gives without conversion; for quantised tensors F32
   Shape shape;
-  std::string stored_as;      // how the file spells it: "BF16", "Q4_K", ...
+  std::string stored_as;  // how the file spells it: "BF16", "Q4_K", ...
 };
 
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
-  virtual const std::string& path() const = 0;                         // for messages
-  virtual const std::vector<TensorInfo>& tensors() const = 0;          // sorted by name
-  virtual const TensorInfo* find(const std::string& name) const = 0;   // null if absent
+  virtual const std::string& path() const = 0;                        // for messages
+  virtual const std::vector<TensorInfo>& tensors() const = 0;         // sorted by name
+  virtual const TensorInfo* find(const std::string& name) const = 0;  // null if absent
   // The tensor's elements converted to `dtype` (F32, BF16 or F16; or its own dtype), row-major, into `out`, which has
   // exactly numel * dtype_size(dtype) bytes. Quantised blocks are dequantised in f32, then rounded to nearest even.
   // Parallel inside (parallel_for).

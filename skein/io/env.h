@@ -54,16 +54,18 @@ class Env {
   virtual ~Env() = default;
   virtual Result<std::unique_ptr<ReadableFile>> open(const std::string& path) = 0;
   virtual Result<std::shared_ptr<const MappedFile>> map(const std::string& path) = 0;
-  virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;            // truncates
-  virtual Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) = 0;   // creates if missing
-  virtual Result<FileFacts> facts(const std::string& path) = 0;                                 // follows links
+  virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;           // truncates
+  virtual Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) = 0;  // creates if missing
+  virtual Result<FileFacts> facts(const std::string& path) = 0;                                // follows links
   virtual bool exists(const std::string& path) = 0;
-  virtual Result<std::vector<std::string>> list(const std::string& folder) = 0;                 // names, sorted
-  virtual Status make_folders(const std::string& folder) = 0;                                   // like mkdir -p
-  virtual Status rename(const std::string& from, const std::string& to) = 0;                    // atomic; replaces files
+  virtual Result<std::vector<std::string>> list(const std::string& folder) = 0;  // names, sorted
+  virtual Status make_folders(const std::string& folder) = 0;                    // like mkdir -p
+  virtual Status rename(const std::string& from, const std::string& to) = 0;     // atomic; replaces files
+  // Swaps what two names stand for in one step; false where the file system cannot do that.
+  virtual Result<bool> exchange(const std::string& a, const std::string& b) = 0;
   virtual Status remove_file(const std::string& path) = 0;
-  virtual Status remove_tree(const std::string& folder) = 0;                                    // missing: no error
-  virtual Status sync_folder(const std::string& folder) = 0;                                    // makes renames durable
+  virtual Status remove_tree(const std::string& folder) = 0;  // missing: no error
+  virtual Status sync_folder(const std::string& folder) = 0;  // makes renames durable
 };
 
 // The machine's files. sync: --no-sync turns fsync off for the whole process.

@@ -16,17 +16,28 @@
 namespace skein {
 
 enum class GgmlType : std::uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kBF16 = 30,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kBF16 = 30,
 };
 
 // Integers of all widths are widened; arrays hold one kind.
-using GgufValue = std::variant<std::uint64_t, std::int64_t, double, bool, std::string, std::vector<std::uint64_t>,
-                               std::vector<std::int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string>>;
+using GgufValue =
+    std::variant<std::uint64_t, std::int64_t, double, bool, std::string, std::vector<std::uint64_t>,
+                 std::vector<std::int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string>>;
 
 struct GgufTensor {
-  std::string name;   // llama.cpp's name, e.g. "blk.0.attn_q.weight"
+  std::string name;  // llama.cpp's name, e.g. "blk.0.attn_q.weight"
   GgmlType type = GgmlType::kF32;
-  Shape shape;        // row-major (the file's dimensions reversed): (rows, columns)
+  Shape shape;  // row-major (the file's dimensions reversed): (rows, columns)
   std::span<const std::byte> bytes;
 };
 
@@ -53,6 +64,12 @@ class GgufFile {
   std::vector<GgufTensor> tensors_;                          // in file order
 };
 
+// Blocks of a type: so many elements in so many bytes.
+struct GgmlBlock {
+  std::int64_t elements = 1;
+  std::int64_t bytes = 0;
+};
+GgmlBlock ggml_block(GgmlType type);
 std::string_view ggml_type_name(GgmlType type);  // "Q4_K"
 // Dequantises rows [row_begin, row_end) of a tensor (1-D: one row) into `out`: (row_end - row_begin) * columns floats.
 void dequantize_rows(const GgufTensor& tensor, std::int64_t row_begin, std::int64_t row_end, float* out);

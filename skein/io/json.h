@@ -19,13 +19,18 @@ Result<Json> parse_json(const std::string& text, const std::string& where);
 Result<Json> read_json_file(Env& env, const std::string& path);
 
 // Typed fields of an object; absent or null gives `otherwise`, another kind is an error naming `where` and the key.
-Result<std::int64_t> json_integer(const Json& object, const std::string& key, std::optional<std::int64_t> otherwise, const std::string& where);
-Result<double> json_number(const Json& object, const std::string& key, std::optional<double> otherwise, const std::string& where);
-Result<bool> json_bool(const Json& object, const std::string& key, std::optional<bool> otherwise, const std::string& where);
-Result<std::string> json_string(const Json& object, const std::string& key, std::optional<std::string> otherwise, const std::string& where);
+Result<std::int64_t> json_integer(const Json& object, const std::string& key, std::optional<std::int64_t> otherwise,
+                                  const std::string& where);
+Result<double> json_number(const Json& object, const std::string& key, std::optional<double> otherwise,
+                           const std::string& where);
+Result<bool> json_bool(const Json& object, const std::string& key, std::optional<bool> otherwise,
+                       const std::string& where);
+Result<std::string> json_string(const Json& object, const std::string& key, std::optional<std::string> otherwise,
+                                const std::string& where);
 
 // Calls on_line(object, line_number) for each non-blank line of a .jsonl or .jsonl.gz file; stops at the first error.
 // Line numbers start at 1. A line is at most 64 MiB.
-Status for_each_json_line(Env& env, const std::string& path, const std::function<Status(Json&&, std::int64_t)>& on_line);
+Status for_each_json_line(Env& env, const std::string& path,
+                          const std::function<Status(Json&&, std::int64_t)>& on_line);
 
 }  // namespace skein

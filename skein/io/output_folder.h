@@ -1,10 +1,14 @@
 // A folder that appears complete or not at all: written under a temporary name beside its place, synced, renamed.
+//
+// Over an existing folder the two exchange their names in one step. Where the file system cannot do that, the old
+// folder first steps aside to ".NAME.skein-old"; a crash just then leaves it there, and the next begin() puts it back.
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "skein/io/env.h"
+#include "skein/io/temporary_name.h"
 
 namespace skein {
 
@@ -15,15 +19,18 @@ class OutputFolder {
   static Result<std::unique_ptr<OutputFolder>> begin(Env& env, const std::string& target, bool overwrite);
   ~OutputFolder();  // without commit: removes what was written
 
-  const std::string& path() const { return path_; }  // write files here
-  Status commit();                                   // syncs, renames to the target
+  const std::string& path() const { return temporary_.path(); }  // write files here
+  Status commit();                                               // syncs, renames to the target
 
  private:
-  OutputFolder(Env& env, std::string target, std::string path) : env_(env), target_(std::move(target)), path_(std::move(path)) {}
+  OutputFolder(Env& env, const std::string& target, bool overwrite)
+      : env_(env), target_(target), temporary_(target), overwrite_(overwrite) {}
+
   Env& env_;
   std::string target_;
-  std::string path_;
-  bool committed_ = false;
+  TemporaryName temporary_;
+  bool overwrite_;
+  bool finished_ = false;
 };
 
 }  // namespace skein

@@ -19,7 +19,8 @@ struct SafetensorsLimits {
 SafetensorsLimits adapter_limits();  // for files from strangers: 8 MiB of header, 20 000 tensors
 
 // One file.
-Result<std::unique_ptr<Checkpoint>> open_safetensors(Env& env, const std::string& path, const SafetensorsLimits& limits = {});
+Result<std::unique_ptr<Checkpoint>> open_safetensors(Env& env, const std::string& path,
+                                                     const SafetensorsLimits& limits = {});
 // A folder with model.safetensors, or with model.safetensors.index.json and its shards (every tensor of the index must
 // be in the shard named, every shard inside the folder).
 Result<std::unique_ptr<Checkpoint>> open_safetensors_folder(Env& env, const std::string& folder);
@@ -35,9 +36,10 @@ struct TensorPlan {
 // Appears under its final name only at finish(): temporary name, sync, rename.
 class SafetensorsWriter {
  public:
-  static Result<std::unique_ptr<SafetensorsWriter>> create(Env& env, const std::string& path, std::vector<TensorPlan> plan,
-                                                          const std::map<std::string, std::string>& metadata);
-  ~SafetensorsWriter();  // without finish(): removes the temporary file
+  static Result<std::unique_ptr<SafetensorsWriter>> create(Env& env, const std::string& path,
+                                                           std::vector<TensorPlan> plan,
+                                                           const std::map<std::string, std::string>& metadata);
+  ~SafetensorsWriter();                             // without finish(): removes the temporary file
   Status append(std::span<const std::byte> bytes);  // the next bytes of the tensor at hand, then of the following ones
   Status finish();                                  // error if bytes are missing
 
