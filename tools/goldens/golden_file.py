@@ -5,23 +5,24 @@ import pathlib
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
 
 
 def made_by(script, **more):
-    """One key only: safetensors writes several in random order, and a golden made again should be the same file."""
-    facts = {"script": f"tools/goldens/{pathlib.Path(script).name}", "transformers": transformers.__version__,
-             "torch": torch.__version__, **more}
-    return {"made_by": json.dumps(facts)}
+    return {"script": f"tools/goldens/{pathlib.Path(script).name}", "transformers": transformers.__version__,
+            "torch": torch.__version__, **more}
 
 
 def save_readable(tensors, path, metadata):
-    """safetensors writes files that only their owner may read; a checkout's files are for all."""
+    """A file for all to read, the same bytes whenever it is made again (safetensors shuffles the metadata)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata=metadata)
-    path.chmod(0o644)
+    data = save({k: v.contiguous() for k, v in tensors.items()})
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:8 + length])}).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length:])
 
 
 def save_golden(name, tensors, script, **more):
