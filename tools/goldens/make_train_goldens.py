@@ -87,9 +87,10 @@ def golden_of(name, kind, model, parameters_of, examples, encoder_decoder):
         tensors[f"input.{i}"], tensors[f"target.{i}"] = source, target
     wide = widen(model)
     before = {key: value.detach().clone() for key, value in parameters_of(model).items()}
-    train(model, parameters_of(model), examples, encoder_decoder, CLIP[kind])
+    single_losses = train(model, parameters_of(model), examples, encoder_decoder, CLIP[kind])[0]
     with Widened():
         losses, norms, rates = train(wide, parameters_of(wide), examples, encoder_decoder, CLIP[kind])
+    assert max(abs(a - b) for a, b in zip(losses, single_losses)) < 1e-4, (losses, single_losses)
     error = 0.0
     for key, truth in parameters_of(wide).items():
         assert truth.dtype == torch.float64
