@@ -51,7 +51,7 @@ class Backbone {
   bool checkpoint_blocks_ = false;
 };
 
-// Reads the weights (with a progress bar when slow). Throws Failure.
+// The family's backbone with its weights read (with a progress bar when slow). Throws Failure.
 std::unique_ptr<Backbone> load_backbone(const BaseModel& base, const ComputeOptions& compute);
 
 }  // namespace skein

@@ -15,7 +15,10 @@ namespace skein {
 c10::ScalarType to_torch(DType dtype);
 DType from_torch(c10::ScalarType dtype);
 
-// Reads one tensor of a checkpoint in compute dtype onto the device. Throws Failure.
+// Reads one tensor of a checkpoint into `out`'s own memory (contiguous), in its dtype, without a copy in between on the
+// CPU. Throws Failure if the tensor is absent or has another shape.
+void load_into(const Checkpoint& checkpoint, const std::string& name, at::Tensor& out);
+// The same into a new tensor of the stored shape, in compute dtype on the device.
 at::Tensor load_tensor(const Checkpoint& checkpoint, const std::string& name, const ComputeOptions& compute);
 // A copy of `values` as a tensor of `shape`, f32 on the CPU.
 at::Tensor tensor_of(const std::vector<float>& values, const Shape& shape);

@@ -1,6 +1,7 @@
 // A frozen linear of the backbone, and linears that read the same input side by side.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -20,10 +21,15 @@ struct LinearGroup {
   std::vector<FrozenLinear> parts;   // views of the above, in row order
 };
 
+// Parts of `rows` outputs each as views of a grouped weight and bias that are there already.
+LinearGroup group_of(at::Tensor weight, at::Tensor bias, const std::vector<std::int64_t>& rows,
+                     const std::vector<int>& slot_idxs);
 // weights, biases (undefined: none) and slots in order; copies them into one tensor.
 LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
                               const std::vector<int>& slot_idxs);
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
+// x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). No gradient for weight and bias.
+at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 }  // namespace skein

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -28,6 +28,8 @@ class KvSequence {
   std::vector<Cross> cross;                        // empty until the first pass
 
  private:
+  void reserve(int layer, std::int64_t num_tokens);
+
   std::vector<at::Tensor> keys_, values_;          // per layer (capacity, Hkv, Dh)
   std::int64_t capacity_ = 0;
   std::int64_t length_ = 0;

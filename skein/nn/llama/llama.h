@@ -1,0 +1,25 @@
+// Decoder-only models of Llama's form.
+#pragma once
+
+#include <vector>
+
+#include "skein/nn/backbone.h"
+#include "skein/nn/llama/block.h"
+
+namespace skein {
+
+class Llama : public Backbone {
+ public:
+  Llama(WeightReader& weights, const BackboneConfig& config, const ComputeOptions& compute);
+  at::Tensor forward(const PackedBatch& batch, const EncodedSource* source, ForwardState& state) const override;
+  at::Tensor logits(const at::Tensor& hidden) const override;
+
+ private:
+  at::Tensor embedding_;  // (V, D)
+  Rotary rotary_;
+  std::vector<LlamaBlock> blocks_;
+  RmsNorm norm_;
+  at::Tensor head_;  // (V, D); tied: the embedding
+};
+
+}  // namespace skein

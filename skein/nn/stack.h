@@ -1,0 +1,33 @@
+// What the stacks of blocks have in common: running one block, and ending a pass over caches.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "skein/nn/forward_state.h"
+#include "skein/nn/packed_batch.h"
+#include "skein/nn/recompute.h"
+
+namespace skein {
+
+// block(inputs, state), recomputed in the backward pass if asked for. The second run sees the same filler but no memory:
+// what is remembered is written once, in the forward pass.
+template <typename Block>
+at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
+  if (!recomputes) return block(inputs, state);
+  return recompute(
+      [block, filler = state.filler, first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
+        if (ForwardState* forward_pass = std::exchange(first, nullptr)) return block(block_inputs, *forward_pass);
+        ForwardState backward_pass{filler, nullptr};
+        return block(block_inputs, backward_pass);
+      },
+      inputs);
+}
+
+inline void advance_caches(const std::vector<Segment>& segments) {
+  for (const Segment& segment : segments) {
+    if (segment.cache != nullptr) segment.cache->advance(segment.length);
+  }
+}
+
+}  // namespace skein

@@ -1,0 +1,82 @@
+#include "skein/nn/weight_reader.h"
+
+#include <ATen/ATen.h>
+
+#include "skein/base/check.h"
+#include "skein/nn/bridge.h"
+
+namespace skein {
+namespace {
+
+// The module that owns a tensor: its name without the last component.
+std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
+
+}  // namespace
+
+WeightReader::WeightReader(const BaseModel& base, const ComputeOptions& compute)
+    : base_(base),
+      compute_(compute),
+      slots_(slot_names(base.config)),
+      progress_("Reading weights", static_cast<std::int64_t>(tensor_names(base.config).size()), "tensors") {
+  for (TensorName& name : tensor_names(base.config)) names_[name.role].push_back(std::move(name));
+}
+
+bool WeightReader::has_next(TensorRole role) const {
+  const auto names = names_.find(role);
+  if (names == names_.end()) return false;
+  const auto taken = taken_.find(role);
+  return (taken == taken_.end() ? 0 : taken->second) < names->second.size();
+}
+
+const TensorName& WeightReader::take(TensorRole role) {
+  SKEIN_CHECK(has_next(role));
+  return names_[role][taken_[role]++];
+}
+
+void WeightReader::read(const TensorName& name, at::Tensor out) {
+  SKEIN_CHECK(out.sizes().vec() == name.shape);
+  load_into(*base_.weights, name.name, out);
+  progress_.update(++num_read_);
+}
+
+at::Tensor WeightReader::next(TensorRole role) {
+  const TensorName& name = take(role);
+  at::Tensor tensor = at::empty(name.shape, at::TensorOptions().dtype(compute_.dtype).device(compute_.device));
+  read(name, tensor);
+  return tensor;
+}
+
+LinearGroup WeightReader::next_linears(int count, bool biased) {
+  std::vector<TensorName> weights;
+  std::vector<std::int64_t> rows;
+  std::vector<int> slot_idxs;
+  std::int64_t total_rows = 0;
+  for (int i = 0; i < count; ++i) {
+    slot_idxs.push_back(static_cast<int>(taken_[TensorRole::kLinear]));  // slots are the linears, in the same order
+    weights.push_back(take(TensorRole::kLinear));
+    rows.push_back(weights.back().shape[0]);
+    total_rows += rows.back();
+    const SlotName& slot = slots_.at(slot_idxs.back());
+    SKEIN_CHECK(slot.module == module_of(weights.back().name));
+    SKEIN_CHECK(slot.d_out == rows.back() && slot.d_in == weights.back().shape[1]);
+    SKEIN_CHECK(slot.d_in == weights.front().shape[1]);
+  }
+  const auto options = at::TensorOptions().dtype(compute_.dtype).device(compute_.device);
+  LinearGroup group = group_of(at::empty({total_rows, weights.front().shape[1]}, options),
+                               biased ? at::empty({total_rows}, options) : at::Tensor(), rows, slot_idxs);
+  for (int i = 0; i < count; ++i) {
+    read(weights[i], group.parts[i].weight);
+    if (!biased) continue;
+    const TensorName& bias = take(TensorRole::kBias);
+    SKEIN_CHECK(module_of(bias.name) == module_of(weights[i].name));
+    read(bias, group.parts[i].bias);
+  }
+  return group;
+}
+
+void WeightReader::finish() {
+  for (const auto& [role, names] : names_) SKEIN_CHECK(taken_[role] == names.size());
+  progress_.finish();
+}
+
+}  // namespace skein
