@@ -25,7 +25,8 @@ Result<BaseModel> open_base_model(Env& env, const std::string& path);
 Result<std::unique_ptr<Checkpoint>> gguf_as_checkpoint(std::unique_ptr<GgufFile> file, const BackboneConfig& config);
 
 // Digest of names, shapes and values rounded to bf16, so that a GGUF and its conversion agree: 32 hex digits. Reads all
-// weights once; cached by path, size, time and inode under $XDG_CACHE_HOME/skein (a cache that cannot be written is no error).
+// weights once; cached by path, size, time and inode under $XDG_CACHE_HOME/skein (a cache that cannot be written is no
+// error).
 Result<std::string> base_fingerprint(Env& env, const BaseModel& base);
 
 }  // namespace skein

@@ -25,12 +25,12 @@ struct Example {
   std::vector<Turn> messages;           // chat form: all turns but the last; the last is the target
   std::string id;                       // as given, or "FILE:LINE"
   std::string template_name;
-  std::string task;                     // as given, or the file's name without .jsonl(.gz)
-  std::string metric;                   // "rank_accuracy", "exact_match", or empty: by choices
+  std::string task;    // as given, or the file's name without .jsonl(.gz)
+  std::string metric;  // "rank_accuracy", "exact_match", or empty: by choices
 };
 
-// All examples of .jsonl and .jsonl.gz files, in order. A bad line (no target, target not among choices, wrong kinds) is
-// an error with file and line; an empty file is an error.
+// All examples of .jsonl and .jsonl.gz files, in order. A bad line (no target, target not among choices, wrong kinds)
+// is an error with file and line; an empty file is an error.
 Result<std::vector<Example>> read_examples(Env& env, const std::vector<std::string>& paths);
 
 }  // namespace skein

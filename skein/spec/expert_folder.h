@@ -33,7 +33,8 @@ struct LoraAdapter {
 // ranks or widths, NaN or Inf are errors that list the offending tensors; a pickle (.bin) is refused with the way out.
 Result<LoraAdapter> read_lora_adapter(Env& env, const std::string& folder, const std::vector<SlotName>& slots);
 // Writes adapter_config.json and adapter_model.safetensors into an existing folder, as PEFT does.
-Status write_lora_adapter(Env& env, const std::string& folder, const LoraAdapter& adapter, const std::vector<SlotName>& slots);
+Status write_lora_adapter(Env& env, const std::string& folder, const LoraAdapter& adapter,
+                          const std::vector<SlotName>& slots);
 
 // gates/KIND.safetensors: one direction (g = 1) or several per module.
 struct GateTensors {
@@ -42,18 +43,19 @@ struct GateTensors {
   std::vector<float> directions;    // (g, D_in)
 };
 struct GateFile {
-  std::string kind;                 // "phatgoose", "arrow", ...
-  std::int64_t steps = 0;           // training steps; 0 for gates that are not trained
+  std::string kind;        // "phatgoose", "arrow", ...
+  std::int64_t steps = 0;  // training steps; 0 for gates that are not trained
   std::string base_fingerprint;
-  std::vector<GateTensors> modules; // by slot_idx, ascending
+  std::vector<GateTensors> modules;  // by slot_idx, ascending
 };
-Result<GateFile> read_gate(Env& env, const std::string& expert_folder, const std::string& kind, const std::vector<SlotName>& slots);
+Result<GateFile> read_gate(Env& env, const std::string& expert_folder, const std::string& kind,
+                           const std::vector<SlotName>& slots);
 Status write_gate(Env& env, const std::string& expert_folder, const GateFile& gate, const std::vector<SlotName>& slots);
 // Kinds for which the folder has a gate, sorted.
 std::vector<std::string> gate_kinds(Env& env, const std::string& expert_folder);
 
 // card.json: what was done, so that it can be done again. Free-form beyond base_fingerprint.
-Result<Json> read_card(Env& env, const std::string& expert_folder);           // an absent card gives {}
+Result<Json> read_card(Env& env, const std::string& expert_folder);  // an absent card gives {}
 Status write_card(Env& env, const std::string& expert_folder, const Json& card);
 
 }  // namespace skein

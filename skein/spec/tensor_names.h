@@ -26,11 +26,11 @@ std::vector<TensorName> tensor_names(const BackboneConfig& config);
 
 // One linear where an expert may attach, in forward order. slot_idx is its place in this list.
 struct SlotName {
-  std::string module;     // "model.layers.0.self_attn.q_proj"
+  std::string module;  // "model.layers.0.self_attn.q_proj"
   std::int64_t d_in = 0;
   std::int64_t d_out = 0;
-  int layer = 0;          // block index within its stack
-  std::string kind;       // last component: "q_proj", "wi_0"
+  int layer = 0;     // block index within its stack
+  std::string kind;  // last component: "q_proj", "wi_0"
   bool in_encoder = false;
 };
 // Every linear of every block; not the output head.
