@@ -1,0 +1,44 @@
+#include "benchmarks/passes.h"
+
+#include <chrono>
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+namespace skein {
+namespace {
+
+std::int32_t next_token(const Backbone& backbone, const std::vector<std::int32_t>& tokens, KvSequence& cache,
+                        ForwardState& state) {
+  const at::Tensor hidden = backbone.forward(pack({{.tokens = tokens, .cache = &cache}}, at::kCPU), nullptr, state);
+  return backbone.logits(hidden.narrow(0, hidden.size(0) - 1, 1)).argmax().item<std::int32_t>();
+}
+
+}  // namespace
+
+std::vector<std::int32_t> synthetic_tokens(std::int64_t count) {
+  std::vector<std::int32_t> tokens;
+  for (std::int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<std::int32_t>((i * 7919 + 13) % 20000 + 1000));
+  return tokens;
+}
+
+void prefill(const Backbone& backbone, const std::vector<std::int32_t>& tokens, const SlotFiller* filler) {
+  const c10::InferenceMode no_gradients;
+  ForwardState state{filler, nullptr};
+  KvSequence cache(backbone.config(), at::TensorOptions(backbone.compute().dtype),
+                   static_cast<std::int64_t>(tokens.size()));
+  next_token(backbone, tokens, cache, state);
+}
+
+double decode_seconds(const Backbone& backbone, std::int64_t num_prompt, std::int64_t num_new,
+                      const SlotFiller* filler) {
+  const c10::InferenceMode no_gradients;
+  ForwardState state{filler, nullptr};
+  KvSequence cache(backbone.config(), at::TensorOptions(backbone.compute().dtype), num_prompt + num_new);
+  std::int32_t token = next_token(backbone, synthetic_tokens(num_prompt), cache, state);
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::int64_t i = 0; i < num_new; ++i) token = next_token(backbone, {token}, cache, state);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(num_new);
+}
+
+}  // namespace skein
