@@ -1,5 +1,9 @@
 // Text to token ids and back. Ids are those of the model's own tokenizer, whatever file it came from.
 //
+// Text is bytes, UTF-8 where it can be. Each run of bytes that are not UTF-8 is a word of its own: a vocabulary of bytes
+// (or with byte tokens) spells it exactly, so decode(encode(x)) == x; others give their unknown token.
+// docs/design/tokenizers.md has the rules in full.
+//
 // Thread-safety: const after loading, may be shared.
 #pragma once
 
@@ -34,12 +38,18 @@ struct SpecialTokens {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
+  // Throws Failure when a pattern of the tokenizer's file exceeds its step limit on this text.
   virtual std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options) const = 0;
-  // Bytes of the ids joined. skip_special: leaves out special tokens. May end inside a UTF-8 character.
+  // Bytes of the ids joined. skip_special: leaves out special tokens. May end inside a UTF-8 character. Ids outside the
+  // vocabulary (padding rows of an embedding) are nothing.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special) const = 0;
   // The token as the vocabulary spells it, for traces ("Ġthe").
   virtual std::string_view token(TokenId id) const = 0;
-  virtual std::int64_t vocabulary_size() const = 0;
+  // Bytes of one id inside a text. decode() is these joined, less one leading space if strips_leading_space().
+  virtual std::string piece(TokenId id) const { return decode(std::span<const TokenId>(&id, 1), false); }
+  virtual bool strips_leading_space() const { return false; }
+  virtual bool is_special(TokenId) const { return false; }
+  virtual std::int64_t vocabulary_size() const = 0;  // ids are below it; there may be holes
   virtual const SpecialTokens& special() const = 0;
   // Jinja source of the chat template, if the model has one.
   virtual const std::optional<std::string>& chat_template() const = 0;
