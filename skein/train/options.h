@@ -43,6 +43,7 @@ struct TrainOptions {
   std::int64_t valid_limit = 200;  // examples; 0: all
   PromptOptions prompt;
   bool allow_other_base = false;  // gates: although the expert's card names another base
+  std::string program_version;    // written into the card; empty: left out
   LoraInit lora;                  // experts only
 };
 

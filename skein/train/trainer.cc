@@ -135,6 +135,7 @@ TrainReport train_expert(Env& env, const LoadedModel& model, const std::vector<s
 
   Json card;
   card["kind"] = "lora";
+  if (!options.program_version.empty()) card["skein_version"] = options.program_version;
   card["tasks"] = data.tasks;
   card["base"] = model.base.path;
   card["base_fingerprint"] = identity["base_fingerprint"];

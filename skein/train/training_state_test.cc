@@ -1,0 +1,135 @@
+#include "skein/train/training_state.h"
+
+#include <ATen/ops/full.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "skein/io/fault_env.h"
+#include "skein/train/tiny_training.h"
+
+namespace skein {
+namespace {
+
+using testing::HasSubstr;
+
+const std::vector<std::string> kNames{"m.lora_A", "m.lora_B"};
+
+std::vector<at::Tensor> pair_of(double value) { return {at::full({2, 3}, value), at::full({4, 2}, value + 0.5)}; }
+
+TrainingState state_at(std::int64_t step, double value) {
+  TrainingState state;
+  state.step = step;
+  state.num_threads = 2;
+  state.report.steps = step;
+  state.report.first_loss = 3.1415926535897931;
+  state.report.best_step = 4;
+  state.report.best_valid_loss = 1.0 / 3;
+  state.report.tokens = 123456789012;
+  state.parameters = pair_of(value);
+  state.first_moments = pair_of(value + 1);
+  state.second_moments = pair_of(value + 2);
+  state.best = pair_of(value + 3);
+  return state;
+}
+
+Json identity(double rate) {
+  return Json{{"options", {{"learning_rate", rate}, {"steps", 9}}}, {"data", {{"a.jsonl", "00ff"}}}};
+}
+
+Result<TrainingState> load(Env& env, const Json& now) {
+  return load_training_state(env, "out.training", kNames, pair_of(0), now);
+}
+
+TEST(TrainingState, ComesBackAsItWasSaved) {
+  const auto env = make_memory_env();
+  ASSERT_TRUE(env->make_folders("out.training").ok());
+  const TrainingState saved = state_at(7, 0.125);
+  ASSERT_TRUE(save_training_state(*env, "out.training", saved, kNames, identity(5e-3)).ok());
+  const TrainingState loaded = or_throw(load(*env, identity(5e-3)));
+  EXPECT_EQ(loaded.step, 7);
+  EXPECT_EQ(loaded.num_threads, 2);
+  EXPECT_EQ(loaded.report.first_loss, saved.report.first_loss);
+  EXPECT_EQ(loaded.report.best_valid_loss, saved.report.best_valid_loss);
+  EXPECT_EQ(loaded.report.tokens, saved.report.tokens);
+  EXPECT_TRUE(tiny::same_bits(loaded.parameters, saved.parameters));
+  EXPECT_TRUE(tiny::same_bits(loaded.first_moments, saved.first_moments));
+  EXPECT_TRUE(tiny::same_bits(loaded.second_moments, saved.second_moments));
+  EXPECT_TRUE(tiny::same_bits(loaded.best, saved.best));
+}
+
+TEST(TrainingState, RefusesAChangedOptionOrDataFileByName) {
+  const auto env = make_memory_env();
+  ASSERT_TRUE(env->make_folders("out.training").ok());
+  ASSERT_TRUE(save_training_state(*env, "out.training", state_at(7, 1), kNames, identity(5e-3)).ok());
+  const auto other_rate = load(*env, identity(1e-3));
+  ASSERT_FALSE(other_rate.ok());
+  EXPECT_THAT(other_rate.error().message, HasSubstr("options.learning_rate was 0.005 and is now 0.001"));
+  Json other_data = identity(5e-3);
+  other_data["data"]["a.jsonl"] = "1234";
+  EXPECT_THAT(load(*env, other_data).error().message, HasSubstr("data.a.jsonl was \"00ff\" and is now \"1234\""));
+  Json more_data = identity(5e-3);
+  more_data["data"]["b.jsonl"] = "1234";
+  EXPECT_THAT(load(*env, more_data).error().message, HasSubstr("data.b.jsonl was absent"));
+  Json less = identity(5e-3);
+  less["data"] = Json::object();
+  EXPECT_THAT(load(*env, less).error().message, HasSubstr("data.a.jsonl was \"00ff\" and is now absent"));
+}
+
+TEST(TrainingState, RefusesParametersOfOtherShapesAndNames) {
+  const auto env = make_memory_env();
+  ASSERT_TRUE(env->make_folders("out.training").ok());
+  ASSERT_TRUE(save_training_state(*env, "out.training", state_at(7, 1), kNames, identity(5e-3)).ok());
+  const auto wider =
+      load_training_state(*env, "out.training", kNames, {at::zeros({2, 4}), at::zeros({4, 2})}, identity(5e-3));
+  ASSERT_FALSE(wider.ok());
+  EXPECT_THAT(wider.error().message, HasSubstr("parameters/m.lora_A of shape (2, 4)"));
+  EXPECT_FALSE(load_training_state(*env, "out.training", {"n.lora_A", "m.lora_B"}, pair_of(0), identity(5e-3)).ok());
+}
+
+// Saving over an older state, with each file operation failing in turn and then the power cut: what is there afterwards
+// is the whole old state or the whole new one.
+TEST(TrainingState, AFailureAtAnyOperationLeavesAWholeState) {
+  std::int64_t num_operations = 0;
+  const auto save_failing_at = [&](std::int64_t operation) {
+    const auto files = make_memory_env();
+    const auto env = make_fault_env(*files);
+    or_throw(env->make_folders("out.training"));
+    or_throw(save_training_state(*env, "out.training", state_at(1, 1), kNames, identity(5e-3)));
+    const std::int64_t before = env->operations();
+    env->set_plan({.fail_at_operation = operation < 0 ? -1 : before + operation});
+    const bool saved = save_training_state(*env, "out.training", state_at(2, 5), kNames, identity(5e-3)).ok();
+    num_operations = env->operations() - before;
+    env->set_plan({});
+    or_throw(env->lose_unsynced());
+    const TrainingState left = or_throw(load(*files, identity(5e-3)));
+    EXPECT_TRUE(left.step == 1 || left.step == 2);
+    EXPECT_TRUE(tiny::same_bits(left.parameters, pair_of(left.step == 1 ? 1 : 5)));
+    EXPECT_TRUE(tiny::same_bits(left.best, pair_of(left.step == 1 ? 4 : 8)));
+    EXPECT_TRUE(!saved || left.step == 2);
+    return saved;
+  };
+  ASSERT_TRUE(save_failing_at(-1));
+  const std::int64_t all_operations = num_operations;
+  ASSERT_GE(all_operations, 4);  // create, append, sync, rename
+  for (std::int64_t operation = 0; operation < all_operations; ++operation) save_failing_at(operation);
+}
+
+TEST(TrainingState, AFullDiskLeavesTheLastGoodState) {
+  const auto files = make_memory_env();
+  const auto env = make_fault_env(*files);
+  or_throw(env->make_folders("out.training"));
+  or_throw(save_training_state(*env, "out.training", state_at(1, 1), kNames, identity(5e-3)));
+  env->set_plan({.write_budget_bytes = 100});
+  EXPECT_FALSE(save_training_state(*env, "out.training", state_at(2, 5), kNames, identity(5e-3)).ok());
+  EXPECT_EQ(or_throw(load(*files, identity(5e-3))).step, 1);
+}
+
+TEST(TrainingState, RefusesAFileThatIsNoTrainingState) {
+  const auto env = make_memory_env();
+  ASSERT_TRUE(env->make_folders("out.training").ok());
+  ASSERT_TRUE(write_text_atomically(*env, state_file("out.training"), "not safetensors").ok());
+  EXPECT_FALSE(load(*env, identity(5e-3)).ok());
+}
+
+}  // namespace
+}  // namespace skein
