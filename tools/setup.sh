@@ -3,7 +3,7 @@
 #
 # usage: tools/setup.sh [demo|test]
 #   demo   Debian packages, .venv with libtorch, SmolLM2 in models/            (the default)
-#   test   the same, and what the tests compare with: two more models, and .peers with the Python peers
+#   test   the same, and the two further models that tests run on
 #
 # SKEIN_TORCH=DIR  use this libtorch, Python torch folder or virtual environment instead of installing torch
 set -euo pipefail
@@ -40,13 +40,12 @@ install_packages() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
 }
 
-# make_venv FOLDER: a virtual environment with a pip that works (an interrupted one is made anew).
+# A virtual environment with a pip that works; one whose making was cut short is made anew.
 make_venv() {
-  if ! "$1/bin/python" -m pip --version >/dev/null 2>&1; then
-    say "making the virtual environment $1"
-    rm -rf "$1"
-    python3 -m venv "$1"
-  fi
+  .venv/bin/python -m pip --version >/dev/null 2>&1 && return
+  say "making the virtual environment .venv"
+  rm -rf .venv
+  python3 -m venv .venv
 }
 
 install_torch() {
@@ -65,28 +64,8 @@ install_torch() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check "$TORCH" >&2
 }
 
-# The Python packages that the agreement tests compare with, in an environment of their own.
-install_peers() {
-  local wanted=tests/agreement/requirements.txt
-  [[ -f $wanted ]] || return 0
-  local stamp=.peers/requirements.txt
-  if cmp -s "$wanted" "$stamp"; then
-    say ".peers is up to date"
-    return
-  fi
-  make_venv .peers
-  say "installing the peers of $wanted into .peers (a few minutes)"
-  .peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$wanted" >&2
-  cp "$wanted" "$stamp"
-}
-
 install_packages
-make_venv .venv
+make_venv
 install_torch
-if [[ $purpose == test ]]; then
-  tools/fetch_models.sh all
-  install_peers
-else
-  tools/fetch_models.sh
-fi
+if [[ $purpose == test ]]; then tools/fetch_models.sh all; else tools/fetch_models.sh; fi
 say "done"

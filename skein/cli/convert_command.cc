@@ -1,0 +1,96 @@
+// skein convert: models and experts in other layouts to the ones Skein reads and others load.
+#include <CLI/CLI.hpp>
+
+#include "skein/base/concat.h"
+#include "skein/base/interrupt.h"
+#include "skein/base/log.h"
+#include "skein/base/progress.h"
+#include "skein/base/result.h"
+#include "skein/cli/common_options.h"
+#include "skein/cli/result_output.h"
+#include "skein/cli/verbs.h"
+#include "skein/io/output_folder.h"
+#include "skein/io/safetensors.h"
+#include "skein/spec/base_model.h"
+#include "skein/spec/tensor_names.h"
+#include "skein/text/tokenizer.h"
+
+namespace skein {
+namespace {
+
+struct ConvertOptions {
+  std::string in;
+  std::string out;
+  std::string dtype = "f32";
+  bool overwrite = false;
+  CommonOptions common;
+};
+
+// Tensors in the table's order, one at a time, so that memory holds one of them. A tied head is left out, as
+// transformers does.
+Status write_weights(Env& env, const BaseModel& base, DType dtype, const std::string& path) {
+  std::vector<TensorPlan> plan;
+  std::int64_t num_bytes = 0;
+  for (const TensorName& tensor : tensor_names(base.config)) {
+    if (tensor.role == TensorRole::kHead && base.config.tied_embeddings) continue;
+    plan.push_back({tensor.name, dtype, tensor.shape});
+    num_bytes += checked_numel(tensor.shape).value_or(0) * dtype_size(dtype);
+  }
+  SKEIN_ASSIGN(auto writer, SafetensorsWriter::create(env, path, plan, {{"format", "pt"}}));
+  Progress progress("converting", num_bytes >> 20, "MiB");
+  std::vector<std::byte> bytes;
+  std::int64_t num_written = 0;
+  for (const TensorPlan& tensor : plan) {
+    if (interrupted()) return Error{"interrupted; nothing was written", ErrorKind::kInterrupted};
+    bytes.resize(static_cast<std::size_t>(checked_numel(tensor.shape).value_or(0) * dtype_size(dtype)));
+    SKEIN_TRY(base.weights->read(tensor.name, dtype, bytes));
+    SKEIN_TRY(writer->append(bytes));
+    num_written += static_cast<std::int64_t>(bytes.size());
+    progress.update(num_written >> 20, tensor.name);
+  }
+  return writer->finish();
+}
+
+Status write_json(Env& env, const std::string& path, const Json& json) {
+  return write_text_atomically(env, path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+Status convert_gguf(Env& env, const ConvertOptions& options) {
+  SKEIN_ASSIGN(const BaseModel base, open_base_model(env, options.in));
+  SKEIN_ASSIGN(const auto file, GgufFile::open(env, options.in));
+  SKEIN_ASSIGN(const auto tokenizer_files, hugging_face_tokenizer_files(*file));
+  SKEIN_ASSIGN(auto folder, OutputFolder::begin(env, options.out, options.overwrite));
+  const auto path_of = [&](const std::string& name) { return join_path(folder->path(), name); };
+
+  const bool bf16 = options.dtype == "bf16";
+  SKEIN_TRY(write_weights(env, base, bf16 ? DType::kBF16 : DType::kF32, path_of("model.safetensors")));
+  SKEIN_TRY(write_json(env, path_of("config.json"), config_to_json(base.config, bf16 ? "bfloat16" : "float32")));
+  for (const auto& [name, content] : tokenizer_files) SKEIN_TRY(write_text_atomically(env, path_of(name), content));
+  return folder->commit();
+}
+
+int convert(const ConvertOptions& options) {
+  apply_common_options(options.common);
+  or_throw(convert_gguf(real_env(), options));
+  if (options.common.json) print_json({{"out", options.out}, {"dtype", options.dtype}});
+  log_info(concat("wrote ", options.out, ", a Hugging Face folder in ", options.dtype,
+                  "; it is a BASE for every command, and transformers loads it"));
+  return 0;
+}
+
+}  // namespace
+
+void add_convert_verb(CLI::App& program, Job& job) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App& verb = add_command(program, "convert", "A GGUF file to a Hugging Face folder",
+                               "skein convert models/smollm2.gguf models/smollm2-hf --dtype bf16");
+  verb.add_option("IN", options->in, "A .gguf file")->required();
+  verb.add_option("OUT", options->out, "Folder to write")->required();
+  verb.add_option("--dtype", options->dtype, "Type of the weights written: f32 (exactly what the file means) or bf16 (half the size)")
+      ->type_name("TYPE")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  add_overwrite_option(verb, options->overwrite);
+  add_common_options(verb, options->common);
+  verb.callback([&job, options] { job.run = [options] { return convert(*options); }; });
+}
+
+}  // namespace skein

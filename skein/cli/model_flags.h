@@ -1,0 +1,36 @@
+// The options that name a model: base, what stands in its slots, where it computes. Shared by the verbs that run one.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "skein/cli/common_options.h"
+#include "skein/infer/loaded_model.h"
+
+namespace skein {
+
+struct ModelFlags {
+  std::string base;
+  std::string adapter;
+  std::string library;
+  std::string router = "phatgoose";
+  int top_k = 2;
+  double router_temperature = 1;
+  std::string router_softmax = "all";
+  std::string gate_norm = "layer";
+  std::string expert;
+  std::vector<std::string> only, without;
+  bool allow_other_base = false;
+  std::string device, dtype;
+};
+
+// --base, --device, --dtype.
+void add_base_flags(CLI::App& command, ModelFlags& flags);
+// The above and --adapter, --library, --router and the router's switches.
+void add_model_flags(CLI::App& command, ModelFlags& flags);
+// Threads of libtorch too: call instead of apply_common_options. Throws Failure (kUsage) on a device that is not there.
+ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common);
+// "phatgoose, top 2", "single expert trec": for titles and results.
+std::string router_words(const RouterOptions& router);
+
+}  // namespace skein
