@@ -22,7 +22,7 @@ struct TinyTokenizer {
 const std::map<std::string, TinyTokenizer>& tiny_tokenizers();
 
 // Every line's ids must be the peer's; prints the first few that are not.
-void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name);
+void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name, const EncodeOptions& options = {});
 
 // Random text for fuzzing: words, digits, spaces, characters of all planes; bytes: also bytes that are not UTF-8.
 std::string random_text(std::uint32_t seed, bool bytes);

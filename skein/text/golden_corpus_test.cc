@@ -31,9 +31,12 @@ std::uint64_t read_varint(const std::string& bytes, std::size_t& at) {
   }
 }
 
-std::string show(const std::vector<TokenId>& ids, const Tokenizer& tokenizer) {
-  std::string text;
-  for (std::size_t i = 0; i < ids.size() && i < 24; ++i) text += concat(" ", ids[i], ":", printable(tokenizer.token(ids[i])));
+// The ids from where the two part.
+std::string show(const std::vector<TokenId>& ids, const std::vector<TokenId>& other, const Tokenizer& tokenizer) {
+  std::size_t first = 0;
+  while (first < ids.size() && first < other.size() && ids[first] == other[first]) ++first;
+  std::string text = concat(" from ", first);
+  for (std::size_t i = first; i < ids.size() && i < first + 16; ++i) text += concat(" ", ids[i], ":", printable(tokenizer.token(ids[i])));
   return text;
 }
 
@@ -76,18 +79,18 @@ const std::map<std::string, TinyTokenizer>& tiny_tokenizers() {
   return all;
 }
 
-void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name) {
+void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name, const EncodeOptions& options) {
   const auto expected = golden_ids(name);
   const auto& corpus = golden_corpus();
   ASSERT_GE(corpus.size(), 5000U);
   ASSERT_EQ(expected.size(), corpus.size());
   int differing = 0;
   for (std::size_t i = 0; i < corpus.size(); ++i) {
-    const auto ids = tokenizer.encode(corpus[i]);
+    const auto ids = tokenizer.encode(corpus[i], options);
     if (ids == expected[i]) continue;
     if (++differing <= 5) {
-      ADD_FAILURE() << name << ", line " << i + 1 << ": \"" << printable(corpus[i]) << "\"\n  got " << show(ids, tokenizer)
-                    << "\n  want" << show(expected[i], tokenizer);
+      ADD_FAILURE() << name << ", line " << i + 1 << ": \"" << printable(corpus[i]) << "\"\n  got " << show(ids, expected[i], tokenizer)
+                    << "\n  want" << show(expected[i], ids, tokenizer);
     }
   }
   EXPECT_EQ(differing, 0) << "lines of " << corpus.size() << " differ from the peer's";

@@ -44,7 +44,7 @@ CODE = ['def f(x, y=3):\n    return x ** y % 7  # ok', "for (int i = 0; i < 100;
         "#include <vector>\nstd::vector<std::string> v{\"a\", \"b\"};", "$ git commit -m 'it''s' && ls -la ~/.x | grep ^d",
         "\\frac{1}{2}\\sum_{i=0}^{n} x_i^2 \\leq \\epsilon", "key: value\n- item\n  - nested: [1, 2, 3]\n", "if __name__ == '__main__':\n        pass",
         "x = {'a': 1, \"b\": [None, True]}", "I'm you're we've he'll she'd it's I'M YOU'RE WE'VE don't DON'T can’t", "a.b(c)->d::e[f]<g>&h|i^j~k!",
-        "0x7fff_ffff 1e-10 3.14159 1,000,000 2024-06-07T12:34:56Z 192.168.0.1", "https://example.org/a%20b?q=1&r=2#frag", "user@example.org"]
+        "0x7fab_cdef 1e-10 3.14159 1,000,000 2024-06-07T12:34:56Z 192.168.0.1", "https://example.org/a%20b?q=1&r=2#frag", "user@example.org"]
 SPECIAL = ["<|im_start|>user\nhi<|im_end|>\n", "<|endoftext|>", "a<|im_end|>b", "<bos>x<eos>", "<start_of_turn>model\n", "<unused42>", "<pad> <mask>",
            "</s>", "<s>", "<unk>", "[INST]", "<|im_start", "<0x0A>", "▁x▁▁y", "Ġthe", "<extra_id_0> x <extra_id_1>"]
 
@@ -194,7 +194,7 @@ def tiny_tokenizers(out):
     # SentencePiece itself: BPE as Llama's, unigram as T5's; and the unigram as transformers writes it.
     import sentencepiece
     text = out / "train.txt"
-    text.write_text("\n".join(line for line in texts if 0 < len(line) < 300 and all(0x20 <= ord(c) < 0x600 for c in line)), encoding="utf-8")
+    text.write_text("\n".join(line for line in texts if 0 < len(line) < 300 and all(0x20 <= ord(c) < 0x600 and ord(c) not in (0x85, 0xA0) for c in line)), encoding="utf-8")
     common = dict(input=str(text), minloglevel=2, num_threads=1, character_coverage=0.995, seed_sentencepiece_size=20000)
     sentencepiece.SentencePieceTrainer.train(model_prefix=str(out / "sp_bpe"), vocab_size=1300, model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True, user_defined_symbols=["<user>"], **common)
     sentencepiece.SentencePieceTrainer.train(model_prefix=str(out / "sp_unigram"), vocab_size=700, model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_name="nmt_nfkc", **common)
