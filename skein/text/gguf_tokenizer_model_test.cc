@@ -10,15 +10,45 @@
 namespace skein {
 namespace {
 
-std::unique_ptr<Tokenizer> load_model(const std::string& name) {
+std::string model_path(const std::string& name) {
   const char* folder = std::getenv("SKEIN_TEST_MODELS");
   const std::string models = folder != nullptr && *folder != '\0' ? folder : SKEIN_SOURCE_DIR "/models";
-  return or_throw(load_tokenizer(real_env(), join_path(models, name + ".gguf")));
+  return join_path(models, name + ".gguf");
+}
+
+std::unique_ptr<Tokenizer> load_model(const std::string& name) {
+  return or_throw(load_tokenizer(real_env(), model_path(name)));
 }
 
 TEST(GgufTokenizer, GivesLlamaCppsIdsForSmolLM2) { expect_golden_ids(*load_model("smollm2"), "smollm2"); }
 
 TEST(GgufTokenizer, GivesLlamaCppsIdsForGemma3) { expect_golden_ids(*load_model("gemma3-270m"), "gemma3-270m"); }
+
+std::string file_named(const std::vector<std::pair<std::string, std::string>>& files, const std::string& name) {
+  for (const auto& [file, content] : files) {
+    if (file == name) return content;
+  }
+  throw Failure(Error{"no " + name});
+}
+
+std::unique_ptr<Tokenizer> exported(const std::string& name) {
+  const auto files = or_throw(hugging_face_tokenizer_files(*or_throw(GgufFile::open(real_env(), model_path(name)))));
+  return or_throw(
+      tokenizer_from_json(file_named(files, "tokenizer.json"), file_named(files, "tokenizer_config.json"), name));
+}
+
+TEST(HuggingFaceTokenizerFiles, KeepTheIdsOfSmolLM2) { expect_golden_ids(*exported("smollm2"), "smollm2"); }
+
+TEST(HuggingFaceTokenizerFiles, KeepTheIdsOfGemma3) { expect_golden_ids(*exported("gemma3-270m"), "gemma3-270m"); }
+
+TEST(HuggingFaceTokenizerFiles, KeepSpecialTokensAndTemplate) {
+  const auto from = load_model("smollm2"), to = exported("smollm2");
+  EXPECT_EQ(to->special().bos, from->special().bos);
+  EXPECT_EQ(to->special().eos, from->special().eos);
+  EXPECT_EQ(to->special().pad, from->special().pad);
+  EXPECT_EQ(to->special().end_of_generation, from->special().end_of_generation);
+  EXPECT_EQ(to->chat_template(), from->chat_template());
+}
 
 }  // namespace
 }  // namespace skein
