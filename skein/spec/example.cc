@@ -69,7 +69,6 @@ Status check_choices(const Example& example, const std::string& where) {
 }
 
 Result<Example> read_example(const Json& line, const std::string& where) {
-  if (!line.is_object()) return Error{concat(where, ": not a JSON object; expected {\"input\": ..., \"target\": ...}")};
   Example example;
   const auto messages = line.find("messages");
   if (messages != line.end() && !messages->is_null()) {
