@@ -1,68 +1,22 @@
 #include "skein/io/pickle.h"
 
-#include <array>
 #include <bit>
 #include <deque>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "skein/base/concat.h"
 #include "skein/io/byte_reader.h"
+#include "skein/io/pickle_nodes.h"
 
 namespace skein {
 namespace {
 
-constexpr std::size_t kMaxNodes = 4'000'000;
-constexpr int kMaxDepth = 64;
+using namespace pickle;  // NOLINT: the machine's own words
+
 constexpr std::size_t kMaxRank = 64;  // bounds what copying a shape again and again can cost; torch's own bound too
 constexpr std::size_t kMaxStorageNameBytes = 64;
-
-enum class Callable { kOrderedDict, kSize, kRebuildTensor, kRebuildParameter, kStorage };
-
-struct AllowedGlobal {
-  std::string_view name;
-  Callable callable;
-  DType dtype = DType::kF32;  // of a storage
-};
-
-constexpr std::array<AllowedGlobal, 14> kAllowed{{
-    {"collections.OrderedDict", Callable::kOrderedDict},
-    {"torch.Size", Callable::kSize},
-    {"torch._utils._rebuild_tensor_v2", Callable::kRebuildTensor},
-    {"torch._utils._rebuild_parameter", Callable::kRebuildParameter},
-    {"torch.DoubleStorage", Callable::kStorage, DType::kF64},
-    {"torch.FloatStorage", Callable::kStorage, DType::kF32},
-    {"torch.HalfStorage", Callable::kStorage, DType::kF16},
-    {"torch.BFloat16Storage", Callable::kStorage, DType::kBF16},
-    {"torch.LongStorage", Callable::kStorage, DType::kI64},
-    {"torch.IntStorage", Callable::kStorage, DType::kI32},
-    {"torch.ShortStorage", Callable::kStorage, DType::kI16},
-    {"torch.CharStorage", Callable::kStorage, DType::kI8},
-    {"torch.ByteStorage", Callable::kStorage, DType::kU8},
-    {"torch.BoolStorage", Callable::kStorage, DType::kBool},
-}};
-
-struct Node;
-struct Sequence {
-  std::vector<Node*> items;
-  bool is_tuple = false;
-};
-struct Mapping {
-  std::vector<std::pair<Node*, Node*>> items;
-  bool is_ordered = false;  // an OrderedDict, which may carry attributes
-};
-struct Storage {
-  std::string name;
-  DType dtype;
-  std::int64_t elements;
-};
-
-// A value while the machine runs: containers may be shared, and may still grow.
-struct Node {
-  std::variant<std::monostate, bool, std::int64_t, double, std::string, Sequence, Mapping, PickleTensor, Storage,
-               const AllowedGlobal*>
-      value;
-};
 
 class PickleMachine {
  public:
@@ -78,7 +32,7 @@ class PickleMachine {
       if (nodes_.size() > kMaxNodes)
         return fault("it holds more than ", kMaxNodes, " values, the most that are accepted");
     }
-    return unfold(*result_, 0);
+    return unfold(*result_, where_);
   }
 
  private:
@@ -276,9 +230,7 @@ class PickleMachine {
   Status push_global(const std::string& module, const std::string& name) {
     if (!reader_.ok()) return {};
     const std::string full = concat(module, ".", name);
-    for (const auto& allowed : kAllowed) {
-      if (allowed.name == full) return push(&allowed);
-    }
+    if (const auto* allowed = find_allowed(full)) return push(allowed);
     return fault(printable(full), " is not allowed; only tensors and plain values are read");
   }
 
@@ -356,43 +308,6 @@ class PickleMachine {
     return {};
   }
 
-  // The value as a tree. Sharing is unfolded under the bounds, so a cycle ends at the depth and a bomb at the count.
-  Result<PickleValue> unfold(const Node& node, int depth) {
-    if (depth > kMaxDepth) return fault("its values are nested deeper than ", kMaxDepth, " levels");
-    if (++unfolded_ > kMaxNodes) return fault("its values unfold to more than ", kMaxNodes);
-    PickleValue result;
-    if (const auto* sequence = std::get_if<Sequence>(&node.value)) {
-      PickleValue::List list;
-      for (const Node* item : sequence->items) {
-        SKEIN_ASSIGN(auto value, unfold(*item, depth + 1));
-        list.push_back(std::move(value));
-      }
-      result.value = std::move(list);
-    } else if (const auto* mapping = std::get_if<Mapping>(&node.value)) {
-      PickleValue::Dict dict;
-      for (const auto& [key, item] : mapping->items) {
-        SKEIN_ASSIGN(auto name, unfold(*key, depth + 1));
-        SKEIN_ASSIGN(auto value, unfold(*item, depth + 1));
-        dict.emplace_back(std::move(name), std::move(value));
-      }
-      result.value = std::move(dict);
-    } else if (const auto* tensor = std::get_if<PickleTensor>(&node.value)) {
-      result.value = *tensor;
-    } else if (const auto* text = std::get_if<std::string>(&node.value)) {
-      unfolded_ += text->size() / sizeof(PickleValue);  // a long text that is shared counts as what it takes
-      result.value = *text;
-    } else if (const auto* flag = std::get_if<bool>(&node.value)) {
-      result.value = *flag;
-    } else if (const auto* integer = std::get_if<std::int64_t>(&node.value)) {
-      result.value = *integer;
-    } else if (const auto* number = std::get_if<double>(&node.value)) {
-      result.value = *number;
-    } else if (!std::holds_alternative<std::monostate>(node.value)) {
-      return fault("a storage or a function stands where a value was expected");
-    }
-    return result;
-  }
-
   ByteReader reader_;
   const std::string& where_;
   std::size_t at_ = 0;      // first byte of the instruction at hand
@@ -402,19 +317,9 @@ class PickleMachine {
   std::unordered_map<std::uint32_t, Node*> memo_;
   Node* result_ = nullptr;
   bool stopped_ = false;
-  std::size_t unfolded_ = 0;
 };
 
 }  // namespace
-
-const PickleValue* PickleValue::find(std::string_view key) const {
-  const auto* dict = get<Dict>();
-  if (dict == nullptr) return nullptr;
-  for (auto item = dict->rbegin(); item != dict->rend(); ++item) {
-    if (const auto* name = item->first.get<std::string>(); name != nullptr && *name == key) return &item->second;
-  }
-  return nullptr;
-}
 
 Result<PickleValue> parse_pickle(std::span<const std::byte> bytes, const std::string& where) {
   return PickleMachine(bytes, where).run();

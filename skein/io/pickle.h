@@ -7,7 +7,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -28,10 +27,12 @@ struct PickleTensor {
   TensorView view;
 };
 
+struct PickleItem;
+
 // A value of Python: None, bool, int, float, str, list or tuple, dict or OrderedDict, tensor.
 struct PickleValue {
   using List = std::vector<PickleValue>;
-  using Dict = std::vector<std::pair<PickleValue, PickleValue>>;  // in the order of insertion
+  using Dict = std::vector<PickleItem>;  // in the order of insertion
   std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Dict, PickleTensor> value;
 
   template <typename T>
@@ -44,6 +45,11 @@ struct PickleValue {
   }
   // The value at a string key, the last one if it stands twice; null if this is no dict or has no such key.
   const PickleValue* find(std::string_view key) const;
+};
+
+struct PickleItem {
+  PickleValue key;
+  PickleValue value;
 };
 
 // Anything outside the allow-list is an error that names it ("posix.system is not allowed"). Bounds: nesting 64 deep,
