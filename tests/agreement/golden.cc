@@ -70,9 +70,11 @@ std::vector<Sequence> sequences_of(const Golden& golden) {
   }
 }
 
-std::vector<at::Tensor> batched_logits(const Backbone& backbone, const std::vector<Sequence>& sequences,
-                                       ForwardState& state) {
-  const c10::InferenceMode no_gradients;
+namespace {
+
+// Hidden states of all sequences as one batch, and the batch.
+std::pair<at::Tensor, PackedBatch> batched_hidden(const Backbone& backbone, const std::vector<Sequence>& sequences,
+                                                  ForwardState& state) {
   std::vector<SequenceInput> sources, inputs;
   for (const Sequence& sequence : sequences) {
     const std::int64_t source_idx = sequence.source.empty() ? -1 : static_cast<std::int64_t>(sources.size());
@@ -81,12 +83,27 @@ std::vector<at::Tensor> batched_logits(const Backbone& backbone, const std::vect
   }
   std::optional<EncodedSource> encoded;
   if (!sources.empty()) encoded = backbone.encode(pack(sources, at::kCPU), state);
-  const PackedBatch batch = pack(inputs, at::kCPU);
-  const at::Tensor hidden = backbone.forward(batch, encoded ? &*encoded : nullptr, state);
+  PackedBatch batch = pack(inputs, at::kCPU);
+  at::Tensor hidden = backbone.forward(batch, encoded ? &*encoded : nullptr, state);
+  return {std::move(hidden), std::move(batch)};
+}
+
+}  // namespace
+
+std::vector<at::Tensor> batched_logits(const Backbone& backbone, const std::vector<Sequence>& sequences,
+                                       ForwardState& state) {
+  const c10::InferenceMode no_gradients;
+  const auto [hidden, batch] = batched_hidden(backbone, sequences, state);
   const at::Tensor logits = backbone.logits(hidden).to(at::kFloat);
   std::vector<at::Tensor> split;
   for (const Segment& segment : batch.segments) split.push_back(logits.narrow(0, segment.begin, segment.length));
   return split;
+}
+
+at::Tensor logits_at(const Backbone& backbone, const Sequence& sequence, const at::Tensor& rows, ForwardState& state) {
+  const c10::InferenceMode no_gradients;
+  const at::Tensor hidden = batched_hidden(backbone, {sequence}, state).first;
+  return backbone.logits(hidden.index_select(0, rows)).to(at::kFloat);
 }
 
 at::Tensor stepwise_logits(const Backbone& backbone, const Sequence& sequence, const std::vector<std::int64_t>& steps) {

@@ -51,7 +51,9 @@ std::vector<Sequence> sequences_of(const Golden& golden);
 // Logits (T, V) f32 of each sequence, all of them packed into one batch.
 std::vector<at::Tensor> batched_logits(const Backbone& backbone, const std::vector<Sequence>& sequences,
                                        ForwardState& state);
-// The same of one, in steps of the given lengths (which sum to T) through a cache.
+// Of one sequence, only the rows asked for: the head over a long prompt would be most of the work.
+at::Tensor logits_at(const Backbone& backbone, const Sequence& sequence, const at::Tensor& rows, ForwardState& state);
+// All rows of one, in steps of the given lengths (which sum to T) through a cache.
 at::Tensor stepwise_logits(const Backbone& backbone, const Sequence& sequence, const std::vector<std::int64_t>& steps);
 
 // Fails unless every |ours - golden| <= bound; says where the worst is.

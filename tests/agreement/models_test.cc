@@ -1,6 +1,4 @@
 // Backbones against transformers: tiny random checkpoints of every family, and real models.
-#include <numeric>
-
 #include <gtest/gtest.h>
 
 #include "skein/base/concat.h"
@@ -66,7 +64,7 @@ void expect_real_logits(const std::string& name, c10::ScalarType dtype) {
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     const std::vector<std::int32_t> kept = golden.ids(concat("positions.", i));
     const at::Tensor positions = at::tensor(at::ArrayRef<std::int32_t>(kept)).to(at::kLong);
-    const at::Tensor logits = batched_logits(*backbone, {sequences[i]}, state)[0].index_select(0, positions);
+    const at::Tensor logits = logits_at(*backbone, sequences[i], positions, state);
     expect_close(logits.index_select(1, columns), golden.floats(concat("logits.", i)), bound, concat("prompt ", i));
 
     const std::vector<std::int32_t> top = golden.ids(concat("top_ids.", i));
