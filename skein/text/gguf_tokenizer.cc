@@ -5,6 +5,7 @@
 #include "skein/text/gguf_vocabulary.h"
 #include "skein/text/pipeline_tokenizer.h"
 #include "skein/text/score_bpe_model.h"
+#include "skein/text/space_cut.h"
 
 namespace skein {
 namespace {
@@ -27,6 +28,8 @@ Status add_score_model(GgufVocabulary& from, const std::string& where, Tokenizer
   if (from.add_space_prefix) steps.push_back(prefix);
   steps.push_back(spaces);
   SKEIN_ASSIGN(parts.normalizer, Normalizer::parse({{"type", "Sequence"}, {"normalizers", steps}}, where));
+
+  parts.pre_tokenizer.add(make_space_cut(*parts.vocabulary));
 
   std::vector<bool> mergeable;
   mergeable.reserve(from.types.size());

@@ -39,6 +39,9 @@ class PreTokenizer {
   // The pieces are spelled in GPT-2's byte alphabet afterwards. (Skein keeps plain bytes; the model spells them.)
   bool byte_level() const { return byte_level_; }
   bool empty() const { return steps_.empty(); }
+  void add(std::shared_ptr<const PreTokenizerStep> step) {
+    if (step != nullptr) steps_.push_back(std::move(step));
+  }
 
  private:
   static Status parse_into(const Json& json, const std::string& where, PreTokenizer& pre_tokenizer);

@@ -7,6 +7,7 @@
 #include "skein/io/json.h"
 #include "skein/text/bpe_model.h"
 #include "skein/text/pipeline_tokenizer.h"
+#include "skein/text/space_cut.h"
 #include "skein/text/special_tokens.h"
 #include "skein/text/tokenizer_config.h"
 #include "skein/text/unigram_model.h"
@@ -89,6 +90,7 @@ Status add_bpe(const Json& model, const std::string& where, TokenizerParts& part
     if (!options.unk) return Error{concat(where, ": the vocabulary lacks its unknown token \"", printable(unk), "\"")};
     parts.special.unk = options.unk;
   }
+  if (!options.byte_level && !options.ignore_merges) parts.pre_tokenizer.add(make_space_cut(*parts.vocabulary));
   SKEIN_ASSIGN(const Merges merges, bpe_merges(model, where));
   SKEIN_ASSIGN(parts.model, BpeModel::make(*parts.vocabulary, merges, options, where));
   return {};
