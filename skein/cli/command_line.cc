@@ -26,7 +26,7 @@ const CLI::App& typed_command(const CLI::App& program) {
 
 std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
   const auto nearest = nearest_word(typed, words);
-  return nearest ? concat("; did you mean ", *nearest, "?") : std::string();
+  return nearest ? concat(" (did you mean ", *nearest, "?)") : std::string();
 }
 
 std::vector<std::string> names_of(const std::vector<const CLI::App*>& commands) {
@@ -67,15 +67,18 @@ std::string usage_error(const CLI::App& program, const CLI::ParseError& error) {
 
 std::unique_ptr<CLI::App> make_command_line(Job& job) {
   auto program = std::make_unique<CLI::App>("Routes among, trains and pools specialised fine-tunes of one language model.", "skein");
-  program->formatter(std::make_shared<HelpFormatter>());
+  const auto formatter = std::make_shared<HelpFormatter>();
+  formatter->label("Positionals", "Arguments");
+  program->formatter(formatter);
   program->set_version_flag("--version", build_facts, "Print what this build is");
   program->set_help_flag("-h,--help", "Print help");
   program->option_defaults()->always_capture_default(false);
   program->require_subcommand(1);
+  for (const auto add_verb : kVerbs) add_verb(*program, job);
+  // Last: commands inherit what is set before they are added.
   program->footer("BASE is a Hugging Face model folder or one .gguf file; ADAPTER a PEFT folder; LIB a library folder;\n"
                   "DATA .jsonl or .jsonl.gz files. `skein COMMAND --help` shows every option with its default and an example.\n"
                   "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found a difference, 130 interrupted.");
-  for (const auto add_verb : kVerbs) add_verb(*program, job);
   return program;
 }
 

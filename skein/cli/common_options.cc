@@ -10,6 +10,7 @@ namespace skein {
 
 CLI::App& add_command(CLI::App& parent, const std::string& name, const std::string& summary, const std::string& example) {
   CLI::App& command = *parent.add_subcommand(name, summary);
+  command.group("Commands");
   if (!example.empty()) command.footer("Example:\n  " + CLI::detail::find_and_replace(example, "\n", "\n  "));
   return command;
 }

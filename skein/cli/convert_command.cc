@@ -11,7 +11,10 @@
 #include "skein/cli/verbs.h"
 #include "skein/io/output_folder.h"
 #include "skein/io/safetensors.h"
+#include "skein/io/torch_archive.h"
 #include "skein/spec/base_model.h"
+#include "skein/spec/expert_folder.h"
+#include "skein/spec/foreign_checkpoints.h"
 #include "skein/spec/tensor_names.h"
 #include "skein/text/tokenizer.h"
 
@@ -22,6 +25,8 @@ struct ConvertOptions {
   std::string in;
   std::string out;
   std::string dtype = "f32";
+  std::string base;  // of the experts in an archive
+  ForeignOptions foreign;
   bool overwrite = false;
   CommonOptions common;
 };
@@ -69,12 +74,47 @@ Status convert_gguf(Env& env, const ConvertOptions& options) {
   return folder->commit();
 }
 
+// One folder per expert under OUT, all or none of them.
+Result<std::vector<std::string>> convert_archive(Env& env, const ConvertOptions& options) {
+  if (options.base.empty()) {
+    return Error{concat(options.in, " holds experts; name the base that they belong to with --base"), ErrorKind::kUsage};
+  }
+  SKEIN_ASSIGN(const BaseModel base, open_base_model(env, options.base));
+  const std::vector<SlotName> slots = slot_names(base.config);
+  SKEIN_ASSIGN(const auto archive, TorchArchive::open(env, options.in));
+  SKEIN_ASSIGN(auto experts, experts_of_archive(*archive, slots, options.foreign));
+  SKEIN_ASSIGN(auto folder, OutputFolder::begin(env, options.out, options.overwrite));
+  std::vector<std::string> names;
+  for (ForeignExpert& expert : experts) {
+    if (!is_safe_file_name(expert.name)) {
+      return Error{concat(options.in, " names an expert '", printable(expert.name), "', which is no file name; give --names")};
+    }
+    const std::string path = join_path(folder->path(), expert.name);
+    SKEIN_TRY(env.make_folders(path));
+    expert.adapter.config.base_model_name_or_path = options.base;
+    SKEIN_TRY(write_lora_adapter(env, path, expert.adapter, slots));
+    if (expert.gate) SKEIN_TRY(write_gate(env, path, *expert.gate, slots));
+    SKEIN_TRY(write_card(env, path, {{"converted_from", base_name(options.in)}}));
+    names.push_back(expert.name);
+  }
+  SKEIN_TRY(folder->commit());
+  return names;
+}
+
 int convert(const ConvertOptions& options) {
   apply_common_options(options.common);
-  or_throw(convert_gguf(real_env(), options));
-  if (options.common.json) print_json({{"out", options.out}, {"dtype", options.dtype}});
-  log_info(concat("wrote ", options.out, ", a Hugging Face folder in ", options.dtype,
-                  "; it is a BASE for every command, and transformers loads it"));
+  Json result = {{"out", options.out}};
+  if (options.in.ends_with(".gguf")) {
+    or_throw(convert_gguf(real_env(), options));
+    result["dtype"] = options.dtype;
+    log_info(concat("wrote ", options.out, ", a Hugging Face folder in ", options.dtype,
+                    "; it is a BASE for every command, and transformers loads it"));
+  } else {
+    const std::vector<std::string> names = or_throw(convert_archive(real_env(), options));
+    result["experts"] = names;
+    log_info(concat("wrote ", names.size(), " experts to ", options.out, "; next: skein library add LIB ", options.out, "/*"));
+  }
+  if (options.common.json) print_json(result);
   return 0;
 }
 
@@ -82,12 +122,19 @@ int convert(const ConvertOptions& options) {
 
 void add_convert_verb(CLI::App& program, Job& job) {
   auto options = std::make_shared<ConvertOptions>();
-  CLI::App& verb = add_command(program, "convert", "A GGUF file to a Hugging Face folder",
-                               "skein convert models/smollm2.gguf models/smollm2-hf --dtype bf16");
-  verb.add_option("IN", options->in, "A .gguf file")->required();
+  CLI::App& verb = add_command(program, "convert", "A GGUF file to a Hugging Face folder; research checkpoints to expert folders",
+                               "skein convert models/smollm2.gguf models/smollm2-hf --dtype bf16\n"
+                               "skein convert phatgoose.pt experts --base t5-xl --names cola,sst2,mnli");
+  verb.add_option("IN", options->in, "A .gguf file, or a torch.save file of r-three/phatgoose or microsoft/mttl (read "
+                                     "through an allow-list, never executed)")->required();
   verb.add_option("OUT", options->out, "Folder to write")->required();
-  verb.add_option("--dtype", options->dtype, "Type of the weights written: f32 (exactly what the file means) or bf16 (half the size)")
+  verb.add_option("--dtype", options->dtype, "GGUF: type of the weights written, f32 (exactly what the file means) or bf16 (half the size)")
       ->type_name("TYPE")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  verb.add_option("--base", options->base, "Experts: the base they belong to")->type_name("BASE");
+  verb.add_option("--names", options->foreign.names, "Experts: their names in the file's order (phatgoose's files number them)")
+      ->type_name("NAME")->delimiter(',');
+  verb.add_option("--alpha", options->foreign.alpha, "Experts: their LoRA alpha, which these files do not say (phatgoose: 1; mttl: 16)")
+      ->type_name("ALPHA");
   add_overwrite_option(verb, options->overwrite);
   add_common_options(verb, options->common);
   verb.callback([&job, options] { job.run = [options] { return convert(*options); }; });

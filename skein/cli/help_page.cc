@@ -44,7 +44,11 @@ std::string two_columns(const std::string& left, const std::string& right) {
 std::string option_words(const CLI::Option& option) {
   const bool positional = option.get_positional();
   std::string words = positional ? option.get_name(true, false) : option.get_name(false, true);
-  if (!positional && option.get_type_size() != 0 && !option.get_type_name().empty()) words += " " + option.get_type_name();
+  if (!positional && option.get_type_size() != 0) {
+    // CLI11 appends the names of validators after a colon; what is allowed stands in the description.
+    const std::string type = option.get_type_name();
+    if (!type.empty()) words += " " + type.substr(0, type.find(':'));
+  }
   if (option.get_expected_max() == CLI::detail::expected_max_vector_size) words += "...";
   return words;
 }

@@ -5,6 +5,7 @@
 #include "skein/base/result.h"
 #include "skein/cli/build_facts.h"
 #include "skein/cli/capture_check.h"
+#include "skein/cli/common_options.h"
 #include "skein/cli/verbs.h"
 
 namespace skein {
@@ -13,7 +14,7 @@ namespace {
 constexpr char kWayOut[] = "; configure it with -DSKEIN_BUILD_TORCH=ON after tools/setup.sh, or with SKEIN_TORCH=DIR";
 
 void add_missing(CLI::App& program, Job& job, const std::string& name, const std::string& summary) {
-  CLI::App& verb = *program.add_subcommand(name, summary + " (needs libtorch, not in this build)");
+  CLI::App& verb = add_command(program, name, summary + " (needs libtorch, not in this build)", "");
   verb.allow_extras();
   verb.callback([&job, name] {
     job.run = [name]() -> int { throw Failure({concat("skein ", name, " needs libtorch, and this skein was built without it", kWayOut)}); };

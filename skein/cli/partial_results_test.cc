@@ -54,14 +54,18 @@ TEST(PartialResults, RefusesAnExistingFileUnlessTold) {
   EXPECT_EQ(or_throw(read_text_file(*env, "out.jsonl")), "old\n") << "kept until the new one is complete";
 }
 
-TEST(PartialResults, ReportsAFullDisk) {
+TEST(PartialResults, ReportsAFullDiskAndKeepsTheTasksBeforeIt) {
   const auto memory = make_memory_env();
   const auto env = make_fault_env(*memory);
   const auto results = or_throw(PartialResults::begin(*env, "out.jsonl", kSettings, false));
-  env->set_plan({.write_budget_bytes = 10});
-  EXPECT_FALSE(results->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}).ok());
+  or_throw(results->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}));
+  env->set_plan({.write_budget_bytes = 5});
+  EXPECT_FALSE(results->add_task("b", {line_of(2)}, {{"accuracy", 1.0}}).ok());
   EXPECT_FALSE(results->finish().ok());
   EXPECT_FALSE(memory->exists("out.jsonl"));
+  const auto later = or_throw(PartialResults::begin(*memory, "out.jsonl", kSettings, false));
+  EXPECT_NE(later->summary_of("a"), nullptr);
+  EXPECT_EQ(later->summary_of("b"), nullptr);
 }
 
 }  // namespace
