@@ -14,9 +14,10 @@
 namespace skein::agreement {
 
 // Goldens are f64 results rounded once, beside `error_f32` and `error_bf16`: how far the peer's own forward in that
-// precision is from them, at most. Ours sums the same products in another order, so its error is another draw of the
-// same size; the largest of some thousand entries varies by less than 2 between draws, and blocked against running sums
-// account for another 2. A wrong epsilon, angle, mask or scale is off by a hundred times the bound.
+// precision is from them, at most. Ours sums the same products in another order, so its error is another draw of the same
+// size (0.5 to 1.8 of the peer's when these tests were written); the largest of some thousand entries varies by less than
+// 2 between draws, and blocked against running sums account for another 2. A wrong angle, mask or scale is off by
+// hundreds of bounds, a wrong epsilon by several.
 constexpr double kOtherOrder = 4;
 
 // tests/golden/agreement/NAME.safetensors.

@@ -33,6 +33,7 @@ def t5_sizes(**more):
                 relative_attention_num_buckets=8, relative_attention_max_distance=20, decoder_start_token_id=0, **more)
 
 
+# Epsilons are large where they can be, so that a wrong one shows.
 MODELS = {
     # Two heads of queries share one of keys; an output matrix of its own.
     "llama": (LlamaForCausalLM, LlamaConfig(num_hidden_layers=3, tie_word_embeddings=False, rms_norm_eps=1e-5,
@@ -45,22 +46,23 @@ MODELS = {
                                                                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                                                "original_max_position_embeddings": 32},
                                               **decoder_sizes())),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config(num_hidden_layers=2, tie_word_embeddings=True, rms_norm_eps=1e-6,
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(num_hidden_layers=2, tie_word_embeddings=True, rms_norm_eps=1e-3,
                                             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
                                             **decoder_sizes())),
     # Norms of q and k; heads wider than D / H.
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config(num_hidden_layers=2, tie_word_embeddings=False, rms_norm_eps=1e-6, head_dim=16,
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(num_hidden_layers=2, tie_word_embeddings=False, rms_norm_eps=2e-3, head_dim=16,
                                             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
                                             **decoder_sizes())),
     # Layers 0-4 see 8 tokens, layer 5 all; two rotary bases, the full one with positions divided by 4.
     "gemma3": (Gemma3ForCausalLM,
-               Gemma3TextConfig(num_hidden_layers=6, head_dim=16, sliding_window=8, query_pre_attn_scalar=24,
+               Gemma3TextConfig(num_hidden_layers=6, head_dim=16, sliding_window=8, rms_norm_eps=3e-3, query_pre_attn_scalar=24,
                                 rope_parameters={"full_attention": {"rope_type": "linear", "factor": 4.0,
                                                                     "rope_theta": 50000.0},
                                                  "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}},
                                 **decoder_sizes())),
     # T5 as first published: ReLU, the head is the embedding matrix, logits scaled by D^-1/2.
-    "t5_v10": (T5ForConditionalGeneration, T5Config(feed_forward_proj="relu", tie_word_embeddings=True, **t5_sizes())),
+    "t5_v10": (T5ForConditionalGeneration, T5Config(feed_forward_proj="relu", tie_word_embeddings=True, layer_norm_epsilon=1e-3,
+                                                      **t5_sizes())),
     # v1.1, LM-adapted, FLAN: gated GELU, a head of its own.
     "t5_v11": (T5ForConditionalGeneration, T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **t5_sizes())),
 }
