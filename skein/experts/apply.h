@@ -1,4 +1,5 @@
 // y += sum over the chosen experts of w_e s_e B_e A_e x, the sparse product at the heart of routing.
+// How the CPU's kernel works and what it costs: docs/design/routing-kernel.md.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,11 +10,17 @@
 namespace skein {
 
 // y (N, D_out), in place (may be a strided row view: last dimension contiguous), x (N, D_in), same dtype. Sums in f32,
-// one rounding when adding to y. Experts of weight 0 are skipped, never multiplied (a NaN in them stays away). The result
-// of a row does not depend on the other rows. Inference only.
-void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, at::Tensor& y);
+// one rounding when adding to y; in bf16 the R weighted middle values of an expert are rounded to bf16 too, as the two
+// products of a bf16 LoRA round them. Experts of weight 0 are skipped, never multiplied (a NaN in them stays away). The
+// result of a row does not depend on the other rows. Inference only.
+void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
 
-// The slow, obvious twin: a loop over tokens and experts in f64. For tests.
-at::Tensor apply_mixture_reference(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
+// The same as two products with all experts, the middle masked by the weights: y + ..., differentiable in x, y and the
+// weights, any device, no device synchronisation while the bank is finite. Costs E/k times the arithmetic.
+at::Tensor with_mixture_dense(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
+
+// The slow, obvious twin: a loop over tokens and experts in f64 -> y + ..., (N, D_out) f64. For tests.
+at::Tensor apply_mixture_reference(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
+                                   const at::Tensor& y);
 
 }  // namespace skein

@@ -1,46 +1,92 @@
-// Many LoRA experts of one base, side by side: per slot one stacked A and one stacked B. Ranks may differ, and an expert
-// may lack a slot (it then adds nothing there).
+// Many LoRA experts of one base, side by side. Ranks may differ, and an expert may lack a slot (it then adds nothing
+// there).
 //
-// Owns its tensors. Thread-safety: const after building.
+// Owns its tensors, one copy: packed for the CPU's kernels, stacked for libtorch's products elsewhere.
+// Thread-safety: const after building.
 #pragma once
 
-#include <memory>
-#include <span>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
-#include "skein/experts/mixture.h"
 #include "skein/nn/compute.h"
 #include "skein/spec/expert_folder.h"
 
 namespace skein {
 
-// One slot of the bank: expert e owns rows [row_begin[e], row_begin[e + 1]), none if it lacks the slot.
-struct BankSlot {
-  at::Tensor a;                          // (sum of R, D_in), compute dtype
-  at::Tensor b;                          // (sum of R, D_out), compute dtype: row r is column r of its expert's B, times scale
-  std::vector<std::int64_t> row_begin;   // E + 1
-  bool empty() const { return row_begin.empty() || row_begin.back() == 0; }
-  bool has(int expert_idx) const { return row_begin[expert_idx + 1] > row_begin[expert_idx]; }
+// All experts at one slot. Expert e owns the ranks [row_begin[e], row_begin[e + 1]), none if it lacks the slot.
+class BankSlot {
+ public:
+  // modules[e]: of expert e, null if it lacks the slot. Scales are folded into B in f32, then rounded to the compute
+  // type.
+  BankSlot(const std::vector<const LoraTensors*>& modules, std::int64_t d_in, std::int64_t d_out,
+           const ComputeOptions& compute);
+
+  std::int64_t d_in() const { return d_in_; }
+  std::int64_t d_out() const { return d_out_; }
+  int num_experts() const { return static_cast<int>(row_begin_.size()) - 1; }
+  bool empty() const { return row_begin_.back() == 0; }
+  bool has(int expert_idx) const { return rank(expert_idx) > 0; }
+  std::int64_t rank(int expert_idx) const { return row_begin_[expert_idx + 1] - row_begin_[expert_idx]; }
+  std::int64_t max_rank() const { return max_rank_; }
+  bool on_cpu() const { return on_cpu_; }
+  bool finite() const { return finite_; }
+
+  // Plain copies for reference paths and tests: A (R, D_in) and B (D_out, R), scaled, in the compute type.
+  at::Tensor expert_a(int expert_idx) const;
+  at::Tensor expert_b(int expert_idx) const;
+
+  // Every expert's ranks one above the other, for dense products: a (sum of R, D_in), b (sum of R, D_out), and the
+  // expert of each row (sum of R) int64. On the CPU made anew by each call.
+  struct Stacked {
+    at::Tensor a, b, owner;
+  };
+  Stacked stacked() const;
+
+  // CPU: expert e's packed A and B (layout: lora_kernels.h). T: float or uint16_t, after the compute type.
+  template <typename T>
+  const T* packed_a(int expert_idx) const {
+    return static_cast<const T*>(a_.const_data_ptr()) + a_begin_[expert_idx];
+  }
+  template <typename T>
+  const T* packed_b(int expert_idx) const {
+    return static_cast<const T*>(b_.const_data_ptr()) + b_begin_[expert_idx];
+  }
+
+ private:
+  template <typename T>
+  void pack(const std::vector<const LoraTensors*>& modules);
+  void stack(const std::vector<const LoraTensors*>& modules, const ComputeOptions& compute);
+
+  std::int64_t d_in_ = 0, d_out_ = 0, max_rank_ = 0;
+  bool on_cpu_ = true;
+  bool finite_ = true;                   // no NaN or Inf in any expert
+  std::vector<std::int64_t> row_begin_;  // E + 1
+  at::Tensor a_, b_, owner_;             // CPU: flat, packed, no owner; else as in Stacked
+  std::vector<std::int64_t> a_begin_, b_begin_;
 };
 
 class ExpertBank {
  public:
-  // adapters in expert order; names for messages and traces, same order. Scales are folded into b in f32.
-  ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std::string> names, const std::vector<SlotName>& slots,
-             const ComputeOptions& compute);
+  // adapters in expert order; names for messages and traces, same order. Throws Failure where a module's size does not
+  // fit its slot.
+  ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std::string> names,
+             const std::vector<SlotName>& slots, const ComputeOptions& compute);
   int num_experts() const { return static_cast<int>(names_.size()); }
   const std::vector<std::string>& names() const { return names_; }
   const BankSlot& slot(int slot_idx) const { return slots_[slot_idx]; }
   const std::vector<SlotName>& slot_names() const { return slot_names_; }
-  std::int64_t num_parameters() const;
+  const ComputeOptions& compute() const { return compute_; }
+  std::int64_t num_parameters() const { return num_parameters_; }
 
  private:
   std::vector<std::string> names_;
   std::vector<SlotName> slot_names_;
+  ComputeOptions compute_;
   std::vector<BankSlot> slots_;
+  std::int64_t num_parameters_ = 0;
 };
 
 }  // namespace skein

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "skein/nn/compute.h"
+#include "skein/nn/forward_state.h"
 #include "skein/nn/slot.h"
 #include "skein/spec/expert_folder.h"
 
@@ -15,22 +17,28 @@ namespace skein {
 
 struct LoraInit {
   std::int64_t rank = 16;
-  double alpha = 1;            // scale alpha/rank: PHATGOOSE's 1/R
-  double a_std = 0.01;         // A ~ N(0, a_std^2), B = 0; phatgoose. 0: PEFT's kaiming-uniform(a = sqrt 5)
+  double alpha = 1;                       // scale alpha/rank: PHATGOOSE's 1/R
+  double a_std = 0.01;                    // A ~ N(0, a_std^2), B = 0; phatgoose. 0: PEFT's kaiming-uniform(a = sqrt 5)
   std::vector<std::string> target_kinds;  // "q_proj", ...; empty: every slot
   std::uint64_t seed = 0;
 };
 
-// y = W x + (alpha/R) B A x with fp32 A, B; x and W in the compute dtype.
+// y = W x + (alpha/R) B A x with fp32 A, B; x and W in the compute dtype. The constructor throws Failure (kUsage) on a
+// target kind that the base lacks.
 class TrainableLora : public SlotFiller {
  public:
-  struct Module { int slot_idx; std::int64_t rank; double scale; at::Tensor a, b; };  // a (R, D_in), b (D_out, R): f32, requires_grad
+  struct Module {
+    int slot_idx;
+    std::int64_t rank;
+    double scale;
+    at::Tensor a, b;
+  };  // a (R, D_in), b (D_out, R): f32, requires_grad
 
   TrainableLora(const std::vector<SlotName>& slots, const LoraInit& init, const c10::Device& device);
   std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
 
-  std::vector<at::Tensor> parameters() const;             // a, b of each module in slot order
-  std::vector<std::string> parameter_names() const;       // "model.layers.0.self_attn.q_proj.lora_A", same order
+  std::vector<at::Tensor> parameters() const;        // a, b of each module in slot order
+  std::vector<std::string> parameter_names() const;  // "model.layers.0.self_attn.q_proj.lora_A", same order
   LoraAdapter to_adapter(const std::string& base_hint, bool encoder_decoder) const;
 
  private:
@@ -38,6 +46,13 @@ class TrainableLora : public SlotFiller {
   LoraInit init_;
   std::vector<Module> modules_;
   std::vector<int> module_of_slot_;  // -1: none
+};
+
+// If state.memory is one, GatedLora appends the gates of every call to it.
+class GateRecord : public SlotMemory {
+ public:
+  explicit GateRecord(int num_slots) : gates(num_slots) {}
+  std::vector<std::vector<at::Tensor>> gates;  // [slot_idx][call] (N) f32
 };
 
 // y = W x + sigmoid(v . x) s B A x: everything frozen but v (f32, zero at first, so the first gate is exactly 0.5).
@@ -51,7 +66,10 @@ class GatedLora : public SlotFiller {
   GateFile to_gate(std::int64_t steps, const std::string& base_fingerprint) const;
 
  private:
-  struct Module { int slot_idx; at::Tensor a, b, v; };  // a (R, D_in), b (D_out, R) scaled, compute dtype; v (D_in) f32
+  struct Module {
+    int slot_idx;
+    at::Tensor a, b, v;
+  };  // a (R, D_in), b (D_out, R) scaled, compute dtype; v (D_in) f32
   std::vector<SlotName> slots_;
   std::vector<Module> modules_;
   std::vector<int> module_of_slot_;

@@ -1,0 +1,180 @@
+#include "skein/experts/apply.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "skein/base/check.h"
+#include "skein/experts/lora_kernels.h"
+
+namespace skein {
+namespace {
+
+// One thread's room for a block of rows.
+struct Workspace {
+  std::vector<std::int64_t> begin;       // E + 1: where each expert's segment of pairs starts
+  std::vector<std::int32_t> rows;        // of each pair, within the block
+  std::vector<float> weights;            // of each pair
+  std::vector<float> middle;             // (pairs, R rounded up) of T
+  std::vector<float> sums;               // (rows, 64)
+  std::vector<std::uint8_t> is_touched;  // rows that any expert adds to
+};
+
+struct Block {
+  std::int64_t begin = 0, end = 0;
+};
+
+// Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts.
+void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, Workspace& work) {
+  const std::int64_t k = mixture.ids.size(1);
+  const std::int32_t* ids = mixture.ids.const_data_ptr<std::int32_t>();
+  const float* weights = mixture.weights.const_data_ptr<float>();
+  const auto counts = [&](std::int64_t i) { return weights[i] != 0 && slot.has(ids[i]); };
+  work.begin.assign(slot.num_experts() + 1, 0);
+  for (std::int64_t i = block.begin * k; i < block.end * k; ++i) {
+    if (counts(i)) ++work.begin[ids[i] + 1];
+  }
+  for (int e = 0; e < slot.num_experts(); ++e) work.begin[e + 1] += work.begin[e];
+  work.rows.resize(work.begin.back());
+  work.weights.resize(work.begin.back());
+  work.is_touched.assign(block.end - block.begin, 0);
+  std::vector<std::int64_t>& next = work.begin;  // shifted by one segment while filling
+  for (std::int64_t row = 0; row < block.end - block.begin; ++row) {
+    for (std::int64_t i = (block.begin + row) * k; i < (block.begin + row + 1) * k; ++i) {
+      if (!counts(i)) continue;
+      const std::int64_t at = next[ids[i]]++;
+      work.rows[at] = static_cast<std::int32_t>(row);
+      work.weights[at] = weights[i];
+      work.is_touched[row] = 1;
+    }
+  }
+  for (int e = slot.num_experts(); e > 0; --e) next[e] = next[e - 1];
+  next[0] = 0;
+}
+
+// Experts are added in ascending order, whatever the row's neighbours.
+template <typename T>
+void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Block& block, const at::Tensor& x,
+                 const at::Tensor& y, Workspace& work) {
+  const std::int64_t num_rows = block.end - block.begin;
+  const std::int64_t middle_width = round_up(slot.max_rank(), kRankBlock);
+  work.middle.resize(work.rows.size() * middle_width);  // f32 room: twice what bf16 needs
+  T* const middle = reinterpret_cast<T*>(work.middle.data());
+  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    const std::int64_t first = work.begin[e];
+    const std::int64_t count = work.begin[e + 1] - first;
+    if (count == 0) continue;
+    kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x_rows, x.stride(0), work.rows.data() + first,
+                   work.weights.data() + first, count, middle + first * middle_width,
+                   round_up(slot.rank(e), kRankBlock));
+  }
+
+  // Panel by panel, so that the block's sums and every expert's piece of B stay in the cache.
+  T* const y_rows = static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0);
+  work.sums.resize(num_rows * kPanelColumns);
+  for (std::int64_t c = 0; c < slot.d_out(); c += kPanelColumns) {
+    const std::int64_t columns = std::min(kPanelColumns, round_up(slot.d_out(), kColumnBlock) - c);
+    std::fill(work.sums.begin(), work.sums.end(), 0.0F);
+    for (int e = 0; e < slot.num_experts(); ++e) {
+      const std::int64_t first = work.begin[e];
+      const std::int64_t count = work.begin[e + 1] - first;
+      if (count == 0) continue;
+      const std::int64_t padded_rank = round_up(slot.rank(e), LoraKernels<T>::kPack);
+      kernels.expand(slot.packed_b<T>(e) + c * padded_rank, padded_rank / LoraKernels<T>::kPack, columns,
+                     middle + first * middle_width, round_up(slot.rank(e), kRankBlock), work.rows.data() + first, count,
+                     work.sums.data(), kPanelColumns);
+    }
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      if (!work.is_touched[row]) continue;
+      kernels.add(work.sums.data() + row * kPanelColumns, y_rows + row * y.stride(0) + c,
+                  std::min(columns, slot.d_out() - c));
+    }
+  }
+}
+
+template <typename T>
+void apply_packed(const LoraKernels<T>& kernels, const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
+                  const at::Tensor& y) {
+  // Long blocks give each expert more rows per reading of its weights; 256 rows keep the sums within the cache.
+  const std::int64_t num_rows = x.size(0);
+  const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const std::int64_t block_rows = std::clamp<std::int64_t>((num_rows + threads - 1) / threads, 1, 256);
+  const std::int64_t num_blocks = (num_rows + block_rows - 1) / block_rows;
+  at::parallel_for(0, num_blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    static thread_local Workspace work;
+    for (std::int64_t i = first; i < last; ++i) {
+      const Block block{i * block_rows, std::min(num_rows, (i + 1) * block_rows)};
+      group_by_expert(slot, mixture, block, work);
+      if (!work.rows.empty()) apply_block(kernels, slot, block, x, y, work);
+    }
+  });
+}
+
+// Without a middle that could carry 0 * NaN from one expert to another: expert by expert, on the rows that chose it.
+at::Tensor with_mixture_by_expert(const BankSlot& slot, const at::Tensor& weights, const at::Tensor& x, at::Tensor y) {
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    if (!slot.has(e)) continue;
+    const at::Tensor rows = at::nonzero(weights.select(1, e)).squeeze(1);
+    if (rows.size(0) == 0) continue;
+    const at::Tensor w = weights.index({rows, at::full({1}, e, rows.options())}).unsqueeze(1).to(x.scalar_type());
+    const at::Tensor middle = at::linear(x.index_select(0, rows), slot.expert_a(e)) * w;
+    y = y.index_add(0, rows, at::linear(middle, slot.expert_b(e)));
+  }
+  return y;
+}
+
+void check_shapes(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  SKEIN_CHECK(x.dim() == 2 && x.size(1) == slot.d_in() && x.stride(1) == 1);
+  SKEIN_CHECK(y.dim() == 2 && y.size(1) == slot.d_out() && y.size(0) == x.size(0));
+  SKEIN_CHECK(y.stride(1) == 1 && y.scalar_type() == x.scalar_type());
+  SKEIN_CHECK(mixture.ids.sizes() == mixture.weights.sizes() && mixture.ids.size(0) == x.size(0));
+}
+
+}  // namespace
+
+void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  check_shapes(slot, mixture, x, y);
+  if (slot.empty() || x.size(0) == 0) return;
+  if (!slot.on_cpu()) {
+    y.copy_(with_mixture_dense(slot, mixture, x, y));
+    return;
+  }
+  const Mixture dense{mixture.ids.contiguous(), mixture.weights.contiguous()};
+  if (x.scalar_type() == at::kBFloat16) {
+    apply_packed(lora_kernels_bf16(), slot, dense, x, y);
+  } else {
+    SKEIN_CHECK(x.scalar_type() == at::kFloat);
+    apply_packed(lora_kernels_f32(), slot, dense, x, y);
+  }
+}
+
+at::Tensor with_mixture_dense(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  check_shapes(slot, mixture, x, y);
+  if (slot.empty()) return y;
+  const at::Tensor weights = at::zeros({x.size(0), slot.num_experts()}, mixture.weights.options())
+                                 .scatter_add(1, mixture.ids.to(at::kLong), mixture.weights);  // (N, E)
+  if (!slot.finite()) return with_mixture_by_expert(slot, weights, x, y);
+  const BankSlot::Stacked stacked = slot.stacked();
+  const at::Tensor row_weights = weights.index_select(1, stacked.owner).to(x.scalar_type());  // (N, sum of R)
+  return at::addmm(y, at::linear(x, stacked.a) * row_weights, stacked.b);
+}
+
+at::Tensor apply_mixture_reference(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
+                                   const at::Tensor& y) {
+  const at::Tensor x64 = x.to(at::kCPU, at::kDouble);
+  at::Tensor y64 = y.to(at::kCPU, at::kDouble).clone();
+  const at::Tensor ids = mixture.ids.cpu();
+  const at::Tensor weights = mixture.weights.cpu();
+  for (std::int64_t n = 0; n < x.size(0); ++n) {
+    for (std::int64_t i = 0; i < ids.size(1); ++i) {
+      const int e = ids[n][i].item<int>();
+      const double w = weights[n][i].item<double>();
+      if (w == 0 || !slot.has(e)) continue;
+      const at::Tensor middle = slot.expert_a(e).to(at::kCPU, at::kDouble).mv(x64[n]);  // (R)
+      y64[n] += w * slot.expert_b(e).to(at::kCPU, at::kDouble).mv(middle);
+    }
+  }
+  return y64;
+}
+
+}  // namespace skein

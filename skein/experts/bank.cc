@@ -1,0 +1,170 @@
+#include "skein/experts/bank.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "skein/base/check.h"
+#include "skein/base/concat.h"
+#include "skein/base/half.h"
+#include "skein/experts/lora_kernels.h"
+
+namespace skein {
+namespace {
+
+void store(float value, float* to) { *to = value; }
+void store(float value, std::uint16_t* to) { *to = f32_to_bf16(value); }
+
+float scaled(const LoraTensors& module, std::int64_t i) { return static_cast<float>(module.scale) * module.b[i]; }
+
+bool all_finite(const std::vector<float>& values) {
+  for (const float value : values) {
+    if (!std::isfinite(value)) return false;
+  }
+  return true;
+}
+
+// [0, n) as packed, its T elements seen as what the tensor holds.
+template <typename T>
+at::Tensor zeros_of(std::int64_t size) {
+  return at::zeros({size}, at::TensorOptions().dtype(sizeof(T) == 2 ? at::kBFloat16 : at::kFloat));
+}
+
+}  // namespace
+
+BankSlot::BankSlot(const std::vector<const LoraTensors*>& modules, std::int64_t d_in, std::int64_t d_out,
+                   const ComputeOptions& compute)
+    : d_in_(d_in), d_out_(d_out), on_cpu_(compute.device.is_cpu()), row_begin_(1, 0) {
+  for (const LoraTensors* module : modules) {
+    const std::int64_t rank = module ? module->rank : 0;
+    row_begin_.push_back(row_begin_.back() + rank);
+    max_rank_ = std::max(max_rank_, rank);
+    if (module) finite_ = finite_ && all_finite(module->a) && all_finite(module->b);
+  }
+  if (!on_cpu_) {
+    stack(modules, compute);
+  } else if (compute.dtype == at::kBFloat16) {
+    pack<std::uint16_t>(modules);
+  } else {
+    SKEIN_CHECK(compute.dtype == at::kFloat);
+    pack<float>(modules);
+  }
+}
+
+template <typename T>
+void BankSlot::pack(const std::vector<const LoraTensors*>& modules) {
+  constexpr std::int64_t kPack = LoraKernels<T>::kPack;
+  std::int64_t a_size = 0;
+  std::int64_t b_size = 0;
+  for (int e = 0; e < num_experts(); ++e) {
+    a_begin_.push_back(a_size);
+    b_begin_.push_back(b_size);
+    a_size += round_up(packed_a_size(rank(e), d_in_, kPack), 32);  // every expert starts a cache line
+    b_size += round_up(packed_b_size(rank(e), d_out_, kPack), 32);
+  }
+  a_ = zeros_of<T>(a_size);
+  b_ = zeros_of<T>(b_size);
+  T* const a = static_cast<T*>(a_.mutable_data_ptr());
+  T* const b = static_cast<T*>(b_.mutable_data_ptr());
+  for (int e = 0; e < num_experts(); ++e) {
+    for (std::int64_t r = 0; r < rank(e); ++r) {
+      const LoraTensors& module = *modules[e];
+      for (std::int64_t d = 0; d < d_in_; ++d) {
+        store(module.a[r * d_in_ + d], a + a_begin_[e] + packed_a_index(r, d, d_in_, kPack));
+      }
+      for (std::int64_t c = 0; c < d_out_; ++c) {
+        store(scaled(module, c * rank(e) + r), b + b_begin_[e] + packed_b_index(r, c, rank(e), d_out_, kPack));
+      }
+    }
+  }
+}
+
+void BankSlot::stack(const std::vector<const LoraTensors*>& modules, const ComputeOptions& compute) {
+  const at::Tensor a = at::empty({row_begin_.back(), d_in_}, at::kFloat);
+  const at::Tensor b = at::empty({row_begin_.back(), d_out_}, at::kFloat);
+  const at::Tensor owner = at::empty({row_begin_.back()}, at::kLong);
+  for (int e = 0; e < num_experts(); ++e) {
+    for (std::int64_t r = 0; r < rank(e); ++r) {
+      const std::int64_t row = row_begin_[e] + r;
+      std::copy_n(modules[e]->a.data() + r * d_in_, d_in_, a.mutable_data_ptr<float>() + row * d_in_);
+      for (std::int64_t c = 0; c < d_out_; ++c) {
+        b.mutable_data_ptr<float>()[row * d_out_ + c] = scaled(*modules[e], c * rank(e) + r);
+      }
+      owner.mutable_data_ptr<std::int64_t>()[row] = e;
+    }
+  }
+  a_ = a.to(compute.device, compute.dtype);
+  b_ = b.to(compute.device, compute.dtype);
+  owner_ = owner.to(compute.device);
+}
+
+at::Tensor BankSlot::expert_a(int e) const {
+  if (!on_cpu_) return a_.slice(0, row_begin_[e], row_begin_[e + 1]);
+  if (!has(e)) return at::empty({0, d_in_}, a_.options());
+  const std::int64_t pack = a_.element_size() == 2 ? 2 : 1;
+  const std::int64_t blocks = round_up(rank(e), kRankBlock) / kRankBlock;
+  const std::int64_t pairs = round_up(d_in_, pack) / pack;
+  const at::Tensor packed = a_.narrow(0, a_begin_[e], packed_a_size(rank(e), d_in_, pack));
+  return packed.view({blocks, pairs, kRankBlock, pack})
+      .permute({0, 2, 1, 3})  // (blocks, 16, pairs, pack)
+      .reshape({blocks * kRankBlock, pairs * pack})
+      .narrow(0, 0, rank(e))
+      .narrow(1, 0, d_in_)
+      .contiguous();  // (R, D_in)
+}
+
+at::Tensor BankSlot::expert_b(int e) const {
+  if (!on_cpu_) return b_.slice(0, row_begin_[e], row_begin_[e + 1]).t();
+  if (!has(e)) return at::empty({d_out_, 0}, b_.options());
+  const std::int64_t pack = b_.element_size() == 2 ? 2 : 1;
+  const std::int64_t steps = round_up(rank(e), pack) / pack;
+  std::vector<at::Tensor> panels;
+  for (std::int64_t c = 0; c < d_out_; c += kPanelColumns) {
+    const std::int64_t columns = std::min(kPanelColumns, round_up(d_out_, kColumnBlock) - c);
+    panels.push_back(b_.narrow(0, b_begin_[e] + c * steps * pack, steps * columns * pack)
+                         .view({steps, columns, pack})
+                         .permute({1, 0, 2})  // (columns, steps, pack)
+                         .reshape({columns, steps * pack}));
+  }
+  return at::cat(panels).narrow(0, 0, d_out_).narrow(1, 0, rank(e)).contiguous();  // (D_out, R)
+}
+
+BankSlot::Stacked BankSlot::stacked() const {
+  if (!on_cpu_) return {a_, b_, owner_};
+  std::vector<at::Tensor> a, b, owner;
+  for (int e = 0; e < num_experts(); ++e) {
+    a.push_back(expert_a(e));
+    b.push_back(expert_b(e).t());
+    owner.push_back(at::full({rank(e)}, e, at::kLong));
+  }
+  return {at::cat(a), at::cat(b), at::cat(owner)};
+}
+
+ExpertBank::ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std::string> names,
+                       const std::vector<SlotName>& slots, const ComputeOptions& compute)
+    : names_(std::move(names)), slot_names_(slots), compute_(compute) {
+  SKEIN_CHECK(adapters.size() == names_.size());
+  std::vector<std::vector<const LoraTensors*>> modules(slots.size(),
+                                                       std::vector<const LoraTensors*>(adapters.size(), nullptr));
+  for (std::size_t e = 0; e < adapters.size(); ++e) {
+    for (const LoraTensors& module : adapters[e].modules) {
+      SKEIN_CHECK(module.slot_idx >= 0 && module.slot_idx < static_cast<int>(slots.size()));
+      const SlotName& slot = slots[module.slot_idx];
+      const auto a_size = static_cast<std::int64_t>(module.a.size());
+      const auto b_size = static_cast<std::int64_t>(module.b.size());
+      if (module.rank <= 0 || a_size != module.rank * slot.d_in || b_size != slot.d_out * module.rank) {
+        throw Failure(Error{concat("expert ", names_[e], ", module ", slot.module, ": A has ", a_size,
+                                   " numbers and B ", b_size, ", but rank ", module.rank, " on a linear of ", slot.d_in,
+                                   " to ", slot.d_out, " needs ", module.rank * slot.d_in, " and ",
+                                   slot.d_out * module.rank, "; was it trained on another base?")});
+      }
+      modules[module.slot_idx][e] = &module;
+      num_parameters_ += a_size + b_size;
+    }
+  }
+  slots_.reserve(slots.size());
+  for (std::size_t s = 0; s < slots.size(); ++s)
+    slots_.emplace_back(modules[s], slots[s].d_in, slots[s].d_out, compute);
+}
+
+}  // namespace skein

@@ -1,0 +1,191 @@
+#include "skein/route/gate_router.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "skein/base/check.h"
+#include "skein/base/concat.h"
+#include "skein/experts/lora_kernels.h"
+#include "skein/route/choice_kernels.h"
+
+namespace skein {
+namespace {
+
+constexpr double kLayerNormEps = 1e-5;
+constexpr double kL2Eps = 1e-6;
+constexpr std::int64_t kBlockRows = 64;  // their f32 copies and the gates of a slot share the second-level cache
+
+// The normalised gate less its mean, in f64 (methods 5 and 5.3).
+std::vector<double> normalised_gate(const std::vector<float>& gate, RouterOptions::GateNorm norm) {
+  const auto d = static_cast<double>(gate.size());
+  const double mean = std::accumulate(gate.begin(), gate.end(), 0.0) / d;
+  double squares = 0;
+  double centred_squares = 0;
+  for (const double value : gate) {
+    squares += value * value;
+    centred_squares += (value - mean) * (value - mean);
+  }
+  double factor = 1;
+  if (norm == RouterOptions::GateNorm::kLayerNorm) factor = 1 / std::sqrt(centred_squares / d + kLayerNormEps);
+  if (norm == RouterOptions::GateNorm::kL2) factor = 1 / (std::sqrt(squares) + kL2Eps);
+  std::vector<double> result;
+  for (const double value : gate) result.push_back((value - mean) * factor);
+  return result;
+}
+
+// The gate of expert e at the slot; a sentence if there is none.
+const GateTensors& gate_at(const ExpertBank& bank, const std::vector<GateFile>& gates, int e, int slot_idx) {
+  const SlotName& slot = bank.slot_names()[slot_idx];
+  for (const GateTensors& module : gates[e].modules) {
+    if (module.slot_idx != slot_idx) continue;
+    if (module.num_directions != 1 || static_cast<std::int64_t>(module.directions.size()) != slot.d_in) {
+      throw Failure({concat("expert ", bank.names()[e], ": its gate of ", slot.module, " has ", module.num_directions,
+                            " directions and ", module.directions.size(), " numbers; phatgoose needs 1 of ", slot.d_in),
+                     ErrorKind::kUsage});
+    }
+    return module;
+  }
+  throw Failure({concat("expert ", bank.names()[e], " has no phatgoose gate for ", slot.module,
+                        "; train one (skein train gate), switch the expert off (--without), or route without gates"),
+                 ErrorKind::kUsage});
+}
+
+}  // namespace
+
+GateRouter::GateRouter(const RouterOptions& options, const ExpertBank& bank, const std::vector<GateFile>& gates,
+                       const std::vector<bool>& is_allowed, const ComputeOptions& compute)
+    : options_(options), num_experts_(bank.num_experts()), packed_(compute.device.is_cpu() && !options.bf16_scores) {
+  std::vector<GateFile> none;
+  if (gates.empty()) none.resize(num_experts_);
+  const std::vector<GateFile>& all = gates.empty() ? none : gates;
+  SKEIN_CHECK(static_cast<std::int64_t>(all.size()) == num_experts_);
+  for (int s = 0; s < static_cast<int>(bank.slot_names().size()); ++s) {
+    std::vector<const GateTensors*> of_slot(num_experts_, nullptr);
+    for (int e = 0; e < num_experts_; ++e) {
+      if (is_allowed[e] && bank.slot(s).has(e)) of_slot[e] = &gate_at(bank, all, e, s);
+    }
+    slots_.push_back(make_slot(of_slot, bank.slot_names()[s].d_in, compute));
+  }
+}
+
+GateRouter::Slot GateRouter::make_slot(const std::vector<const GateTensors*>& gates, std::int64_t d_in,
+                                       const ComputeOptions& compute) const {
+  const std::int64_t columns = packed_ ? round_up(num_experts_, kColumnBlock) : num_experts_;
+  Slot slot;
+  slot.d_in = d_in;
+  slot.gates = at::zeros({d_in * columns}, at::kFloat);
+  slot.bias = at::full({columns}, -std::numeric_limits<float>::infinity(), at::kFloat);
+  float* const to = slot.gates.mutable_data_ptr<float>();
+  for (std::int64_t e = 0; e < num_experts_; ++e) {
+    if (gates[e] == nullptr) continue;
+    slot.bias.mutable_data_ptr<float>()[e] = 0;
+    const std::vector<double> gate = normalised_gate(gates[e]->directions, options_.gate_norm);
+    for (std::int64_t d = 0; d < d_in; ++d) {
+      to[packed_ ? packed_b_index(d, e, d_in, num_experts_, 1) : e * d_in + d] = static_cast<float>(gate[d]);
+    }
+  }
+  if (!packed_) {
+    slot.gates = slot.gates.view({num_experts_, d_in}).to(compute.device);
+    slot.bias = slot.bias.to(compute.device);
+  }
+  return slot;
+}
+
+std::vector<Mixture> GateRouter::route_group(const std::vector<int>& slot_idxs, const at::Tensor& x) const {
+  const at::NoGradGuard no_gradient;
+  SKEIN_CHECK(!slot_idxs.empty() && x.dim() == 2 && x.stride(1) == 1);
+  std::vector<Mixture> mixtures;
+  for (const int s : slot_idxs) {
+    SKEIN_CHECK(x.size(1) == slots_[s].d_in);
+    if (!packed_) {
+      mixtures.push_back(route_by_libtorch(slots_[s], x));
+      continue;
+    }
+    mixtures.push_back(Mixture{at::empty({x.size(0), options_.top_k}, x.options().dtype(at::kInt)),
+                               at::empty({x.size(0), options_.top_k}, x.options().dtype(at::kFloat))});
+  }
+  if (!packed_) return mixtures;
+  const std::int64_t num_blocks = (x.size(0) + kBlockRows - 1) / kBlockRows;
+  at::parallel_for(0, num_blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      route_rows(slot_idxs, x, i * kBlockRows, std::min(x.size(0), (i + 1) * kBlockRows), mixtures);
+    }
+  });
+  return mixtures;
+}
+
+void GateRouter::route_rows(const std::vector<int>& slot_idxs, const at::Tensor& x, std::int64_t begin,
+                            std::int64_t end, const std::vector<Mixture>& mixtures) const {
+  static thread_local std::vector<float> widened, deviations, scores;
+  const ChoiceKernels& kernels = choice_kernels();
+  const std::int64_t d = x.size(1);
+  const std::int64_t num_rows = end - begin;
+  const float* rows = nullptr;  // (num_rows, D_in) f32
+  std::int64_t stride = d;
+  if (x.scalar_type() == at::kFloat) {
+    stride = x.stride(0);
+    rows = x.const_data_ptr<float>() + begin * stride;
+  } else {
+    SKEIN_CHECK(x.scalar_type() == at::kBFloat16);
+    widened.resize(num_rows * d);
+    const auto* from = static_cast<const std::uint16_t*>(x.const_data_ptr());
+    for (std::int64_t n = 0; n < num_rows; ++n) {
+      kernels.widen_bf16(from + (begin + n) * x.stride(0), d, widened.data() + n * d);
+    }
+    rows = widened.data();
+  }
+  deviations.resize(num_rows);
+  for (std::int64_t n = 0; n < num_rows; ++n) deviations[n] = kernels.inverse_deviation(rows + n * stride, d);
+
+  const std::int64_t columns = round_up(num_experts_, kColumnBlock);
+  const auto scale = static_cast<float>(1 / (std::sqrt(static_cast<double>(d)) * options_.temperature));
+  for (std::size_t i = 0; i < slot_idxs.size(); ++i) {
+    const Slot& slot = slots_[slot_idxs[i]];
+    scores.assign(num_rows * columns, 0.0F);
+    for (std::int64_t c = 0; c < columns; c += kPanelColumns) {
+      lora_kernels_f32().expand(slot.gates.const_data_ptr<float>() + c * d, d, std::min(kPanelColumns, columns - c),
+                                rows, stride, nullptr, num_rows, scores.data() + c, columns);
+    }
+    for (std::int64_t n = 0; n < num_rows; ++n) {
+      const std::int64_t at = (begin + n) * options_.top_k;
+      kernels.choose(scores.data() + n * columns, slot.bias.const_data_ptr<float>(), deviations[n] * scale, columns,
+                     options_.top_k, options_.softmax_over_chosen,
+                     mixtures[i].ids.mutable_data_ptr<std::int32_t>() + at,
+                     mixtures[i].weights.mutable_data_ptr<float>() + at);
+    }
+  }
+}
+
+// The same by libtorch's operations: any device, no synchronisation.
+Mixture GateRouter::route_by_libtorch(const Slot& slot, const at::Tensor& x) const {
+  const at::Tensor u = x.to(at::kFloat);
+  at::Tensor scores;  // (N, E)
+  if (options_.bf16_scores) {
+    const at::Tensor normalised = at::layer_norm(u, {slot.d_in}, {}, {}, kLayerNormEps);
+    scores = at::linear(normalised.to(at::kBFloat16), slot.gates.to(at::kBFloat16)).to(at::kFloat);
+  } else {
+    const at::Tensor deviation =
+        at::rsqrt(at::var(u, {1}, /*correction=*/at::Scalar(0), /*keepdim=*/true) + kLayerNormEps);
+    scores = at::linear(u, slot.gates) * deviation;
+  }
+  scores = scores / (std::sqrt(static_cast<double>(slot.d_in)) * options_.temperature) + slot.bias;
+  const float nothing = -std::numeric_limits<float>::infinity();
+  scores = at::nan_to_num(scores, nothing, std::numeric_limits<float>::infinity(), nothing);
+  const auto [sorted, order] = at::sort(scores, /*stable=*/true, /*dim=*/1, /*descending=*/true);
+  const at::Tensor best = sorted.narrow(1, 0, options_.top_k);
+  at::Tensor weights;
+  if (options_.softmax_over_chosen) {
+    weights = at::softmax(best, 1);
+  } else {
+    const at::Tensor p = at::softmax(sorted, 1).narrow(1, 0, options_.top_k);
+    weights = p / (p.sum(1, /*keepdim=*/true) + 1e-6);
+  }
+  // Rows where nothing can be chosen: their softmax is NaN.
+  return Mixture{order.narrow(1, 0, options_.top_k).to(at::kInt), at::nan_to_num(weights, 0.0)};
+}
+
+}  // namespace skein

@@ -1,0 +1,38 @@
+// PHATGOOSE's router (arXiv 2402.05859, section 3.3): scores of normalised tokens against normalised gates, softmax,
+// top k.
+//
+//   s_e = LN(u) . G_e / sqrt(D),  p = softmax(s / temperature),  w_e = p_e / (sum of the k largest p + 1e-6)
+//
+// G_e is the normalised gate less its mean. As LN(u) has mean zero the mean of G_e adds nothing, and without it neither
+// does that of u: s_e = (u . G_e) / (sd(u) sqrt(D)), so that u itself is multiplied, in f32, and scaled afterwards.
+#pragma once
+
+#include "skein/route/router.h"
+
+namespace skein {
+
+class GateRouter : public Router {
+ public:
+  // is_allowed (E): experts not switched off. Throws Failure (kUsage) where an allowed expert has no gate.
+  GateRouter(const RouterOptions& options, const ExpertBank& bank, const std::vector<GateFile>& gates,
+             const std::vector<bool>& is_allowed, const ComputeOptions& compute);
+  std::vector<Mixture> route_group(const std::vector<int>& slot_idxs, const at::Tensor& x) const override;
+
+ private:
+  struct Slot {
+    at::Tensor gates;  // CPU: flat, packed like a B of rank D (experts/lora_kernels.h); else (E, D_in). f32
+    at::Tensor bias;   // (E rounded up) or (E): 0, or -inf for an expert that cannot be chosen
+    std::int64_t d_in = 0;
+  };
+  Slot make_slot(const std::vector<const GateTensors*>& gates, std::int64_t d_in, const ComputeOptions& compute) const;
+  void route_rows(const std::vector<int>& slot_idxs, const at::Tensor& x, std::int64_t begin, std::int64_t end,
+                  const std::vector<Mixture>& mixtures) const;
+  Mixture route_by_libtorch(const Slot& slot, const at::Tensor& x) const;
+
+  RouterOptions options_;
+  std::int64_t num_experts_;
+  bool packed_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace skein

@@ -1,0 +1,65 @@
+#include "skein/route/routed_slot.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "skein/experts/apply.h"
+
+namespace skein {
+
+RoutedSlots::RoutedSlots(std::shared_ptr<const ExpertBank> bank, std::shared_ptr<const Router> router)
+    : bank_(std::move(bank)), router_(std::move(router)) {}
+
+std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
+  std::vector<at::Tensor> outputs = apply_frozen(group, x);
+  std::vector<int> slot_idxs;       // of the parts where any expert attaches
+  std::vector<std::size_t> places;  // of those among the parts
+  for (std::size_t i = 0; i < group.parts.size(); ++i) {
+    const int s = group.parts[i].slot_idx;
+    if (s < 0 || bank_->slot(s).empty()) continue;
+    slot_idxs.push_back(s);
+    places.push_back(i);
+  }
+  if (slot_idxs.empty()) return outputs;
+  const std::vector<Mixture> mixtures = router_->route_group(slot_idxs, x);
+  const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();
+  auto* record = dynamic_cast<RoutingRecord*>(state.memory.get());
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const BankSlot& slot = bank_->slot(slot_idxs[i]);
+    at::Tensor& y = outputs[places[i]];
+    if (with_gradient) {
+      y = with_mixture_dense(slot, mixtures[i], x, y);
+    } else {
+      apply_mixture(slot, mixtures[i], x, y);
+    }
+    if (record) record->mixtures[slot_idxs[i]].push_back(mixtures[i]);
+  }
+  return outputs;
+}
+
+at::Tensor expert_shares_by_slot(const RoutingRecord& record) {
+  const auto num_slots = static_cast<std::int64_t>(record.mixtures.size());
+  const at::Tensor totals = at::zeros({num_slots, record.num_experts}, at::kDouble);
+  for (std::int64_t s = 0; s < num_slots; ++s) {
+    for (const Mixture& mixture : record.mixtures[s]) {
+      totals[s].scatter_add_(0, mixture.ids.to(at::kCPU, at::kLong).flatten(),
+                             mixture.weights.to(at::kCPU, at::kDouble).flatten());
+    }
+  }
+  const at::Tensor sums = totals.sum(1, /*keepdim=*/true);
+  return at::where(sums > 0, totals / sums, at::zeros({}, at::kDouble));
+}
+
+at::Tensor expert_shares(const RoutingRecord& record) {
+  const at::Tensor totals = at::zeros({record.num_experts}, at::kDouble);
+  for (const auto& calls : record.mixtures) {
+    for (const Mixture& mixture : calls) {
+      totals.scatter_add_(0, mixture.ids.to(at::kCPU, at::kLong).flatten(),
+                          mixture.weights.to(at::kCPU, at::kDouble).flatten());
+    }
+  }
+  const double sum = totals.sum().item<double>();
+  return sum > 0 ? totals / sum : totals;
+}
+
+}  // namespace skein

@@ -1,0 +1,147 @@
+#include "skein/route/router.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "skein/base/check.h"
+#include "skein/base/concat.h"
+#include "skein/route/gate_router.h"
+
+namespace skein {
+namespace {
+
+Failure usage(std::string message) { return Failure(Error{std::move(message), ErrorKind::kUsage}); }
+
+int expert_named(const ExpertBank& bank, const std::string& name) {
+  const auto& names = bank.names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return static_cast<int>(found - names.begin());
+  std::string known;
+  for (const std::string& other : names) known += (known.empty() ? "" : ", ") + other;
+  throw usage(concat("no expert ", printable(name), " in this pool; it holds ", known));
+}
+
+std::vector<bool> allowed_experts(const RouterOptions& options, const ExpertBank& bank) {
+  std::vector<bool> is_allowed(bank.num_experts(), options.only.empty());
+  for (const std::string& name : options.only) is_allowed[expert_named(bank, name)] = true;
+  for (const std::string& name : options.without) is_allowed[expert_named(bank, name)] = false;
+  if (std::find(is_allowed.begin(), is_allowed.end(), true) == is_allowed.end()) {
+    throw usage("every expert of the pool is switched off; leave at least one on");
+  }
+  return is_allowed;
+}
+
+// The same experts and weights for every row and slot.
+class FixedRouter : public Router {
+ public:
+  FixedRouter(const std::vector<int>& ids, const std::vector<float>& weights, const ComputeOptions& compute)
+      : ids_(at::tensor(ids, at::kInt).to(compute.device)), weights_(at::tensor(weights).to(compute.device)) {}
+
+  std::vector<Mixture> route_group(const std::vector<int>& slot_idxs, const at::Tensor& x) const override {
+    const auto rows = [&](const at::Tensor& row) {
+      return row.unsqueeze(0).expand({x.size(0), row.size(0)}).contiguous();
+    };
+    return std::vector<Mixture>(slot_idxs.size(), Mixture{rows(ids_), rows(weights_)});
+  }
+
+ private:
+  at::Tensor ids_;      // (k) int32
+  at::Tensor weights_;  // (k)
+};
+
+std::uint64_t mixed(std::uint64_t state) {  // splitmix64's output function
+  state = (state ^ (state >> 30U)) * 0xbf58476d1ce4e5b9ULL;
+  state = (state ^ (state >> 27U)) * 0x94d049bb133111ebULL;
+  return state ^ (state >> 31U);
+}
+
+// k experts drawn without replacement from those that may be chosen.
+class UniformRouter : public Router {
+ public:
+  UniformRouter(const RouterOptions& options, const ExpertBank& bank, const std::vector<bool>& is_allowed)
+      : top_k_(options.top_k), seed_(options.seed) {
+    for (std::size_t s = 0; s < bank.slot_names().size(); ++s) {
+      std::vector<std::int32_t> candidates;
+      for (int e = 0; e < bank.num_experts(); ++e) {
+        if (is_allowed[e] && bank.slot(static_cast<int>(s)).has(e)) candidates.push_back(e);
+      }
+      candidates_.push_back(std::move(candidates));
+    }
+  }
+
+  std::vector<Mixture> route_group(const std::vector<int>& slot_idxs, const at::Tensor& x) const override {
+    const at::Tensor rows = x.detach().to(at::kCPU, at::kFloat).contiguous();
+    std::vector<std::uint64_t> row_keys;
+    for (std::int64_t n = 0; n < rows.size(0); ++n) {
+      std::uint64_t key = mixed(seed_ + 0x9e3779b97f4a7c15ULL);
+      for (std::int64_t d = 0; d < rows.size(1); ++d) {
+        key =
+            (key ^ std::bit_cast<std::uint32_t>(rows.const_data_ptr<float>()[n * rows.size(1) + d])) * 0x100000001b3ULL;
+      }
+      row_keys.push_back(mixed(key));
+    }
+    std::vector<Mixture> mixtures;
+    for (const int s : slot_idxs) mixtures.push_back(draw(s, row_keys, x.device()));
+    return mixtures;
+  }
+
+ private:
+  Mixture draw(int slot_idx, const std::vector<std::uint64_t>& row_keys, const at::Device& device) const {
+    const auto num_rows = static_cast<std::int64_t>(row_keys.size());
+    const at::Tensor ids = at::zeros({num_rows, top_k_}, at::kInt);
+    const at::Tensor weights = at::zeros({num_rows, top_k_}, at::kFloat);
+    const std::size_t count = std::min<std::size_t>(top_k_, candidates_[slot_idx].size());
+    for (std::int64_t n = 0; n < num_rows; ++n) {
+      std::vector<std::int32_t> left = candidates_[slot_idx];
+      std::uint64_t key = mixed(row_keys[n] + static_cast<std::uint64_t>(slot_idx) * 0x9e3779b97f4a7c15ULL);
+      for (std::size_t i = 0; i < count; ++i) {
+        key = mixed(key + 0x9e3779b97f4a7c15ULL);
+        std::swap(left[i], left[i + key % (left.size() - i)]);
+        ids.mutable_data_ptr<std::int32_t>()[n * top_k_ + i] = left[i];
+        weights.mutable_data_ptr<float>()[n * top_k_ + i] = 1.0F / static_cast<float>(count);
+      }
+    }
+    return Mixture{ids.to(device), weights.to(device)};
+  }
+
+  std::int64_t top_k_;
+  std::uint64_t seed_;
+  std::vector<std::vector<std::int32_t>> candidates_;  // [slot_idx]
+};
+
+}  // namespace
+
+std::shared_ptr<const Router> make_router(const RouterOptions& options, const ExpertBank& bank,
+                                          const std::vector<GateFile>& gates, const ComputeOptions& compute) {
+  if (bank.num_experts() == 0) throw usage("the pool has no experts; add one (skein library add)");
+  if (options.kind == "single") {
+    return std::make_shared<FixedRouter>(std::vector<int>{expert_named(bank, options.expert)}, std::vector<float>{1},
+                                         compute);
+  }
+  const std::vector<bool> is_allowed = allowed_experts(options, bank);
+  if (options.kind == "merged") {
+    std::vector<int> ids;
+    for (int e = 0; e < bank.num_experts(); ++e) {
+      if (is_allowed[e]) ids.push_back(e);
+    }
+    return std::make_shared<FixedRouter>(ids, std::vector<float>(ids.size(), 1.0F / static_cast<float>(ids.size())),
+                                         compute);
+  }
+  if (options.kind != "phatgoose" && options.kind != "uniform") {
+    throw usage(concat("no router ", printable(options.kind), "; there are phatgoose, uniform, single and merged"));
+  }
+  if (options.top_k < 1 || options.top_k > bank.num_experts()) {
+    throw usage(concat("top-k ", options.top_k, " with a pool of ", bank.num_experts(), " experts; it must be 1 to ",
+                       bank.num_experts()));
+  }
+  if (options.kind == "uniform") return std::make_shared<UniformRouter>(options, bank, is_allowed);
+  if (!(options.temperature > 0) || !std::isfinite(options.temperature)) {
+    throw usage(concat("router temperature ", options.temperature, "; it must be above 0"));
+  }
+  return std::make_shared<GateRouter>(options, bank, gates, is_allowed, compute);
+}
+
+}  // namespace skein
