@@ -45,7 +45,8 @@ TEST(SafetensorsWriter, TakesBytesInAnyPieces) {
     or_throw(writer->append(std::as_bytes(std::span(data).subspan(at, std::min<std::size_t>(5, data.size() - at)))));
   EXPECT_FALSE(env->exists("f"));
   or_throw(writer->finish());
-  const auto bytes = or_throw(open_safetensors(*env, "f"))->view("b")->bytes;
+  const auto written = or_throw(open_safetensors(*env, "f"));
+  const auto bytes = written->view("b")->bytes;
   EXPECT_EQ(bytes[0], std::byte{'c'});
 }
 
