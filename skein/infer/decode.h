@@ -13,17 +13,17 @@ namespace skein {
 
 struct DecodeOptions {
   std::int64_t max_new_tokens = 128;
-  double temperature = 0;            // 0: greedy
-  double top_p = 1;                  // sampled: smallest set of tokens with at least this probability
+  double temperature = 0;  // 0: greedy
+  double top_p = 1;        // sampled: smallest set of tokens with at least this probability
   std::uint64_t seed = 0;
-  std::vector<std::string> stop;     // generation ends before the first of these texts
-  bool ignore_end = false;           // benchmarks: go on past end of sequence
+  std::vector<std::string> stop;  // generation ends before the first of these texts
+  bool ignore_end = false;        // benchmarks: go on past end of sequence
 };
 
 struct Decoded {
-  std::vector<TokenId> tokens;       // without the end token
-  std::string text;                  // cut at a stop text
-  bool ended = false;                // by an end token or a stop text, not by length
+  std::vector<TokenId> tokens;  // without the end token
+  std::string text;             // cut at a stop text
+  bool ended = false;           // by an end token or a stop text, not by length
 };
 
 // One prompt of token ids (encoder-decoder: the source). on_text: called with each new piece of complete UTF-8.

@@ -14,10 +14,10 @@
 namespace skein {
 
 struct ModelOptions {
-  std::string base;                // --base: folder or .gguf
-  std::string adapter;             // --adapter: one PEFT adapter on top (excludes library)
-  std::string library;             // --library
-  RouterOptions router;            // --router, --top-k, --experts, --without, ...
+  std::string base;      // --base: folder or .gguf
+  std::string adapter;   // --adapter: one PEFT adapter on top (excludes library)
+  std::string library;   // --library
+  RouterOptions router;  // --router, --top-k, --experts, --without, ...
   bool allow_other_base = false;
   ComputeOptions compute;
 };
@@ -26,14 +26,17 @@ struct LoadedModel {
   BaseModel base;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<const Backbone> backbone;
-  std::shared_ptr<const ExpertBank> bank;        // null: plain base
-  std::shared_ptr<const SlotFiller> filler;      // null: plain base
+  std::shared_ptr<const ExpertBank> bank;    // null: plain base
+  std::string bank_identity;                 // which library's files the bank was made of
+  std::shared_ptr<const SlotFiller> filler;  // null: plain base
   ForwardState new_state() const { return ForwardState{filler.get(), nullptr}; }
 };
 
-// Throws Failure: a missing file, an adapter of another base or shape, a library of another base (both fingerprints named).
+// Throws Failure: a missing file, an adapter of another base or shape, a library of another base (both fingerprints
+// named).
 LoadedModel load_model(Env& env, const ModelOptions& options);
-// Another library or router on the same backbone, without reading the base again.
+// Another library or router on the same backbone, without reading the base again (nor the experts, if library.json
+// still names the same files).
 void change_experts(Env& env, LoadedModel& model, const ModelOptions& options);
 
 }  // namespace skein

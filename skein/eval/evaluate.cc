@@ -1,0 +1,187 @@
+#include "skein/eval/evaluate.h"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <tuple>
+
+#include "skein/base/concat.h"
+#include "skein/base/interrupt.h"
+#include "skein/base/log.h"
+#include "skein/base/progress.h"
+#include "skein/infer/decode.h"
+
+namespace skein {
+namespace {
+
+bool is_ranked(const Example& example) { return !example.choices.empty() && example.metric != "exact_match"; }
+
+void check_metric(const Example& example) {
+  if (example.metric.empty() || example.metric == "rank_accuracy" || example.metric == "exact_match") return;
+  throw Failure({concat(example.task, ", ", example.id, ": metric \"", printable(example.metric),
+                        "\"; skein eval computes rank_accuracy and exact_match")});
+}
+
+std::string_view stripped(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\n\r\f\v";
+  const std::size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+template <typename Score>
+std::size_t first_best(std::size_t count, const Score& score) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < count; ++i) {
+    if (score(i) > score(best)) best = i;
+  }
+  return best;
+}
+
+void rank(const Example& example, const std::vector<TargetScore>& scores, Scoring scoring, ExampleResult& result) {
+  for (const TargetScore& score : scores) result.choice_scores.push_back(choice_score(score, scoring));
+  const std::size_t best = first_best(scores.size(), [&](std::size_t i) { return result.choice_scores[i]; });
+  const std::size_t best_per_character =
+      first_best(scores.size(), [&](std::size_t i) { return score_per_character(scores[i], example.choices[i]); });
+  result.prediction = example.choices[best];
+  result.correct = result.prediction == example.target;
+  result.correct_per_character = example.choices[best_per_character] == example.target;
+}
+
+void match(const Example& example, const std::string& text, ExampleResult& result) {
+  result.prediction = std::string(stripped(text));
+  const auto equals = [&](const std::string& reference) { return stripped(reference) == result.prediction; };
+  result.correct = example.references.empty()
+                       ? equals(example.target)
+                       : std::any_of(example.references.begin(), example.references.end(), equals);
+}
+
+// Examples go through in slices of about one batch, so that the bar moves; no score depends on the slices.
+class TaskRun {
+ public:
+  TaskRun(const LoadedModel& model, const EvalOptions& options, std::string task,
+          const std::vector<const Example*>& examples)
+      : model_(model),
+        options_(options),
+        prompt_(options.prompt),
+        examples_(examples),
+        progress_(concat("eval ", task), static_cast<std::int64_t>(examples.size()), "examples") {
+    prompt_.joined = options.scoring == Scoring::kLmEval;
+    result_.task = std::move(task);
+  }
+
+  TaskResult run() && {
+    for (const Example* example : examples_) {
+      check_metric(*example);
+      result_.examples.push_back(
+          {example->task, example->template_name, example->id, "", example->target, {}, false, false});
+    }
+    for (std::size_t i = 0; i < examples_.size(); ++i) {
+      add(i);
+      if (rows_ >= options_.max_batch_tokens) flush();
+    }
+    flush();
+    if (num_cut_ > 0)
+      log_info(concat(result_.task, ": ", num_cut_, " of ", examples_.size(), " inputs were longer than ",
+                      prompt_.max_input, " tokens and lost their end"));
+    summarise();
+    return std::move(result_);
+  }
+
+ private:
+  void add(std::size_t i) {
+    if (interrupted())
+      throw Failure(
+          {concat("interrupted in task ", result_.task, "; finished tasks are kept"), ErrorKind::kInterrupted});
+    const Example& example = *examples_[i];
+    EncodedExample encoded = encode_example(example, *model_.tokenizer, model_.base.config, prompt_);
+    num_cut_ += encoded.input_was_cut ? 1 : 0;
+    rows_ += static_cast<std::int64_t>(encoded.input.size());
+    if (is_ranked(example)) {
+      for (const auto& choice : encoded.choices) rows_ += static_cast<std::int64_t>(choice.size());
+      ranked_.push_back(i);
+      to_rank_.push_back(std::move(encoded));
+    } else {
+      rows_ += options_.max_new_tokens;
+      matched_.push_back(i);
+      to_match_.push_back(std::move(encoded.input));
+    }
+  }
+
+  void flush() {
+    if (!ranked_.empty()) {
+      ForwardState state = model_.new_state();
+      const auto scores = score_choices(*model_.backbone, to_rank_, state, options_.max_batch_tokens);
+      for (std::size_t j = 0; j < ranked_.size(); ++j)
+        rank(*examples_[ranked_[j]], scores[j], options_.scoring, result_.examples[ranked_[j]]);
+    }
+    if (!matched_.empty()) {
+      ForwardState state = model_.new_state();
+      const auto texts = decode_batch(*model_.backbone, *model_.tokenizer, to_match_,
+                                      {.max_new_tokens = options_.max_new_tokens}, state);
+      for (std::size_t j = 0; j < matched_.size(); ++j)
+        match(*examples_[matched_[j]], texts[j].text, result_.examples[matched_[j]]);
+    }
+    num_done_ += static_cast<std::int64_t>(ranked_.size() + matched_.size());
+    progress_.update(num_done_);
+    ranked_.clear();
+    matched_.clear();
+    to_rank_.clear();
+    to_match_.clear();
+    rows_ = 0;
+  }
+
+  void summarise() {
+    std::int64_t hits = 0;
+    std::map<std::string, std::int64_t> answers;
+    for (std::size_t i = 0; i < examples_.size(); ++i) {
+      const Example& example = *examples_[i];
+      hits += result_.examples[i].correct ? 1 : 0;
+      if (is_ranked(example)) {
+        const auto place =
+            std::find(example.choices.begin(), example.choices.end(), example.target) - example.choices.begin();
+        ++answers[concat("place ", place)];
+        result_.chance += 1 / static_cast<double>(example.choices.size());
+      } else {
+        ++answers[concat("text ", example.target)];
+      }
+    }
+    result_.num_examples = static_cast<std::int64_t>(examples_.size());
+    const auto count = static_cast<double>(result_.num_examples);
+    std::int64_t most = 0;
+    for (const auto& [answer, times] : answers) most = std::max(most, times);
+    result_.accuracy = static_cast<double>(hits) / count;
+    result_.chance /= count;
+    result_.majority = static_cast<double>(most) / count;
+    std::tie(result_.interval_low, result_.interval_high) = wilson_interval(hits, result_.num_examples);
+  }
+
+  const LoadedModel& model_;
+  const EvalOptions& options_;
+  PromptOptions prompt_;
+  const std::vector<const Example*>& examples_;
+  Progress progress_;
+  TaskResult result_;
+  std::vector<std::size_t> ranked_, matched_;  // places of the examples that wait
+  std::vector<EncodedExample> to_rank_;
+  std::vector<std::vector<TokenId>> to_match_;
+  std::int64_t rows_ = 0, num_done_ = 0, num_cut_ = 0;
+};
+
+}  // namespace
+
+std::vector<TaskResult> evaluate(const LoadedModel& model, const std::vector<Example>& examples,
+                                 const EvalOptions& options) {
+  std::vector<std::string> tasks;  // in order of their first example
+  std::map<std::string, std::vector<const Example*>> by_task;
+  for (const Example& example : examples) {
+    std::vector<const Example*>& members = by_task[example.task];
+    if (members.empty()) tasks.push_back(example.task);
+    if (options.limit == 0 || static_cast<std::int64_t>(members.size()) < options.limit) members.push_back(&example);
+  }
+  std::vector<TaskResult> results;
+  for (const std::string& task : tasks) results.push_back(TaskRun(model, options, task, by_task[task]).run());
+  return results;
+}
+
+}  // namespace skein
