@@ -1,43 +1,17 @@
 #include "skein/text/added_tokens.h"
 
-#include <utf8proc.h>
-
+#include "skein/text/character_class.h"
 #include "skein/text/utf8.h"
 
 namespace skein {
 namespace {
 
-bool is_white_space(char32_t c) {  // the Unicode property
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-bool is_word(char32_t c) {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_PC:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// The last character of a text; empty if it does not end with one.
-std::string_view last_character(std::string_view text) {
-  for (std::size_t length = 1; length <= 4 && length <= text.size(); ++length) {
-    const std::string_view suffix = text.substr(text.size() - length);
-    if (utf8_length(suffix) == static_cast<int>(length)) return suffix;
-  }
-  return {};
-}
-
 bool ends_with_word(std::string_view text) {
   const std::string_view last = last_character(text);
-  return !last.empty() && is_word(decode_utf8(last));
+  return !last.empty() && is_word_character(decode_utf8(last));
 }
 
-bool starts_with_word(std::string_view text) { return utf8_length(text) > 0 && is_word(decode_utf8(text)); }
+bool starts_with_word(std::string_view text) { return utf8_length(text) > 0 && is_word_character(decode_utf8(text)); }
 
 std::size_t white_space_at_end(std::string_view text) {
   std::size_t bytes = 0;

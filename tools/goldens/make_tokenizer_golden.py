@@ -8,7 +8,8 @@ smollm2.gguf and gemma3-270m.gguf in DIR). Everything is seeded: the same versio
 
 Files: corpus.jsonl.gz, one {text} per line. NAME.ids.gz: per line of the corpus the number of its ids, then the
 ids, each as a base-128 integer, low bits first. tokenizers.jsonl.gz: the tiny tokenizers, per line {name, tokenizer,
-config}; NAME.model: those of SentencePiece. versions.json: what made them.
+config}; NAME.model: those of SentencePiece. chat.jsonl.gz: conversations and what transformers makes of them with
+the templates of templates/ (which stay as they are). versions.json: what made them.
 """
 import argparse
 import base64
@@ -174,7 +175,8 @@ def tiny_tokenizers(out):
     t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    t.train_from_iterator([x for x in texts if len(x) < 200], trainers.BpeTrainer(vocab_size=1400, limit_alphabet=300, special_tokens=["<unk>", "<s>", "</s>"] + bytes_, max_token_length=12, show_progress=False))
+    few_letters = [x for x in texts if len(x) < 200 and all(0x20 <= ord(c) < 0x600 for c in x)]
+    t.train_from_iterator(few_letters, trainers.BpeTrainer(vocab_size=1200, special_tokens=["<unk>", "<s>", "</s>"] + bytes_, max_token_length=12, show_progress=False))
     data = json.loads(t.to_str())  # byte tokens are plain vocabulary, as in Llama's file
     data["added_tokens"] = [a for a in data["added_tokens"] if not a["content"].startswith("<0x")]
     t = Tokenizer.from_str(json.dumps(data))
@@ -230,6 +232,34 @@ def llama_cpp_ids(path, lines):
     return [model.tokenize(line.encode("utf-8"), add_bos=True, special=True) if line else model.tokenize(b"", add_bos=True, special=True) for line in lines]
 
 
+CONVERSATIONS = [
+    [("user", "Hi")],
+    [("system", "Be brief. "), ("user", " Hello\n world "), ("assistant", "Yes?\n"), ("user", "<b>ok</b> é 日本 👩‍💻")],
+    [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")],
+    [("user", "a"), ("user", "b")],
+    [("system", "S"), ("user", "")],
+    [("system", "only")],
+    [("user", "{{ not_code }} {% if %} \\ ' \"")],
+]
+
+
+def chat_cases(folder):
+    """What transformers renders (or that it refuses)."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+    special = {"bos_token": "<bos>", "eos_token": "<eos>"}
+    for path in sorted(folder.glob("*.jinja")):
+        template = _compile_jinja_template(path.read_text(encoding="utf-8"))
+        for conversation in CONVERSATIONS:
+            messages = [{"role": role, "content": content} for role, content in conversation]
+            for prompt in (True, False):
+                case = {"template": path.name, "messages": messages, "add_generation_prompt": prompt}
+                try:
+                    case["text"] = template.render(messages=messages, tools=None, documents=None, add_generation_prompt=prompt, **special)
+                except Exception as error:  # raise_exception
+                    case["refused"] = str(error)
+                yield case
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
@@ -244,9 +274,12 @@ def main():
     if arguments.models:
         for name in ("smollm2", "gemma3-270m"):
             write_ids(out / f"{name}.ids.gz", llama_cpp_ids(arguments.models / f"{name}.gguf", lines))
-    import tokenizers
+    write_gzip(out / "chat.jsonl.gz", "".join(json.dumps(case) + "\n" for case in chat_cases(out / "templates")).encode())
+    import jinja2
     import sentencepiece
-    versions = {"python": sys.version.split()[0], "unicode": unicodedata.unidata_version, "tokenizers": tokenizers.__version__, "sentencepiece": sentencepiece.__version__}
+    import tokenizers
+    import transformers
+    versions = {"python": sys.version.split()[0], "unicode": unicodedata.unidata_version, "tokenizers": tokenizers.__version__, "sentencepiece": sentencepiece.__version__, "transformers": transformers.__version__, "jinja2": jinja2.__version__}
     if arguments.models:
         import llama_cpp
         versions["llama-cpp-python"] = llama_cpp.__version__
