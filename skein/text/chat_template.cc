@@ -9,7 +9,8 @@ namespace {
 using jinja::Value;
 
 // What transformers' apply_chat_template passes: the messages, nothing for tools and documents, and the special tokens.
-Value::Dict variables_for(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages, bool add_generation_prompt) {
+Value::Dict variables_for(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                          bool add_generation_prompt) {
   Value::List list;
   for (const ChatMessage& message : messages) {
     list.emplace_back(Value::Dict{{"role", message.role}, {"content", message.content}});
@@ -35,7 +36,9 @@ Result<std::string> render_chat(const Tokenizer& tokenizer, const std::vector<Ch
                                 bool add_generation_prompt) {
   const auto& source = tokenizer.chat_template();
   if (!source) {
-    return Error{"the model has no chat template; it is a base model: prompt it without --chat, or use its instruction-tuned sibling"};
+    return Error{
+        "the model has no chat template; it is a base model: prompt it without --chat, or use its instruction-tuned "
+        "sibling"};
   }
   const auto parsed = jinja::Template::parse(*source);
   if (!parsed.ok()) return Error{concat("the model's chat template: ", parsed.error().message)};

@@ -47,7 +47,8 @@ TEST(ChatTemplate, RendersWhatTransformersRenders) {
       messages.push_back({message["role"].get<std::string>(), message["content"].get<std::string>()});
     }
     const std::string name = line["template"].get<std::string>();
-    const auto text = render_chat(TemplateOnly(template_source(name)), messages, line["add_generation_prompt"].get<bool>());
+    const auto text =
+        render_chat(TemplateOnly(template_source(name)), messages, line["add_generation_prompt"].get<bool>());
     if (line.contains("text")) {
       EXPECT_TRUE(text.ok()) << name << ": " << (text.ok() ? "" : text.error().message);
       if (text.ok()) {
@@ -56,7 +57,8 @@ TEST(ChatTemplate, RendersWhatTransformersRenders) {
     } else {
       EXPECT_FALSE(text.ok()) << name << " for " << line["messages"].dump();
       if (!text.ok()) {
-        EXPECT_NE(text.error().message.find(line["refused"].get<std::string>()), std::string::npos) << text.error().message;
+        EXPECT_NE(text.error().message.find(line["refused"].get<std::string>()), std::string::npos)
+            << text.error().message;
       }
     }
     ++cases;

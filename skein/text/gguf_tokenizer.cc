@@ -51,7 +51,8 @@ Result<std::unique_ptr<Tokenizer>> tokenizer_from_gguf(const GgufFile& file) {
   TokenizerParts parts;
   parts.added = from.added_tokens();
   parts.vocabulary = std::make_unique<Vocabulary>(std::move(from.tokens));
-  SKEIN_TRY(from.score_bpe ? add_score_model(from, file.path(), parts) : add_byte_level_model(from, file.path(), parts));
+  SKEIN_TRY(from.score_bpe ? add_score_model(from, file.path(), parts)
+                           : add_byte_level_model(from, file.path(), parts));
   if (from.special.add_bos) parts.prefix.push_back(*from.special.bos);
   if (from.special.add_eos) parts.suffix.push_back(*from.special.eos);
   parts.special = std::move(from.special);

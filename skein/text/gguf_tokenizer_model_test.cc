@@ -24,6 +24,33 @@ TEST(GgufTokenizer, GivesLlamaCppsIdsForSmolLM2) { expect_golden_ids(*load_model
 
 TEST(GgufTokenizer, GivesLlamaCppsIdsForGemma3) { expect_golden_ids(*load_model("gemma3-270m"), "gemma3-270m"); }
 
+TEST(GgufTokenizer, GivesBackTextInSmolLM2sBytes) {
+  const auto tokenizer = load_model("smollm2");
+  // SmolLM2's vocabulary lacks 21 bytes (a few control characters, and bytes no character in use begins with).
+  std::string missing;
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string text(1, static_cast<char>(byte));
+    if (tokenizer->encode(text).empty()) missing += text;
+  }
+  EXPECT_EQ(missing.size(), 21U);
+  for (std::uint32_t seed = 0; seed < 2000; ++seed) {
+    const std::string text = random_text(seed, true);
+    std::string expected = text;
+    std::erase_if(expected, [&](char c) { return missing.find(c) != std::string::npos; });
+    ASSERT_EQ(tokenizer->decode(tokenizer->encode(text), false), expected) << "seed " << seed;
+  }
+}
+
+TEST(GgufTokenizer, GivesBackAnyBytesForGemma3) {
+  const auto tokenizer = load_model("gemma3-270m");
+  for (std::uint32_t seed = 0; seed < 2000; ++seed) {
+    const std::string text = random_text(seed, true);
+    std::string expected = text;  // Gemma's normalisation: "▁" is a space
+    for (std::size_t at = 0; (at = expected.find("▁", at)) != std::string::npos;) expected.replace(at, 3, " ");
+    ASSERT_EQ(tokenizer->decode(tokenizer->encode(text, {.add_special = false}), false), expected) << "seed " << seed;
+  }
+}
+
 std::string file_named(const std::vector<std::pair<std::string, std::string>>& files, const std::string& name) {
   for (const auto& [file, content] : files) {
     if (file == name) return content;

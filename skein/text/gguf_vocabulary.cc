@@ -14,7 +14,8 @@ namespace {
 template <typename T>
 Result<std::vector<T>> numbers(const GgufFile& file, const std::string& key) {
   const GgufValue* value = file.find(key);
-  if (value == nullptr) return Error{concat(file.path(), ": \"", key, "\" is missing; the file has no whole tokenizer")};
+  if (value == nullptr)
+    return Error{concat(file.path(), ": \"", key, "\" is missing; the file has no whole tokenizer")};
   const auto convert = [](const auto& from) { return std::vector<T>(from.begin(), from.end()); };
   if (const auto* array = std::get_if<std::vector<std::uint64_t>>(value)) return convert(*array);
   if (const auto* array = std::get_if<std::vector<std::int64_t>>(value)) return convert(*array);
@@ -24,7 +25,8 @@ Result<std::vector<T>> numbers(const GgufFile& file, const std::string& key) {
 
 Result<const std::vector<std::string>*> strings(const GgufFile& file, const std::string& key) {
   const GgufValue* value = file.find(key);
-  if (value == nullptr) return Error{concat(file.path(), ": \"", key, "\" is missing; the file has no whole tokenizer")};
+  if (value == nullptr)
+    return Error{concat(file.path(), ": \"", key, "\" is missing; the file has no whole tokenizer")};
   if (const auto* array = std::get_if<std::vector<std::string>>(value)) return array;
   return Error{concat(file.path(), ": \"", key, "\" is not an array of strings")};
 }
@@ -50,15 +52,16 @@ Result<std::optional<TokenId>> token_id(const GgufFile& file, const std::string&
 Status read_tokens(const GgufFile& file, GgufVocabulary& vocabulary) {
   SKEIN_ASSIGN(const auto* tokens, strings(file, "tokenizer.ggml.tokens"));
   if (tokens->empty() || static_cast<std::int64_t>(tokens->size()) > kMaxVocabulary) {
-    return Error{concat(file.path(), ": the vocabulary has ", tokens->size(), " tokens; 1 to ", kMaxVocabulary,
-                        " are allowed")};
+    return Error{
+        concat(file.path(), ": the vocabulary has ", tokens->size(), " tokens; 1 to ", kMaxVocabulary, " are allowed")};
   }
   vocabulary.tokens = *tokens;
   vocabulary.types.assign(tokens->size(), GgufTokenType::kNormal);
   if (file.find("tokenizer.ggml.token_type") == nullptr) return {};
   SKEIN_ASSIGN(const auto types, numbers<std::int64_t>(file, "tokenizer.ggml.token_type"));
   if (types.size() != tokens->size()) {
-    return Error{concat(file.path(), ": ", tokens->size(), " tokens but ", types.size(), " token types; the file is damaged")};
+    return Error{
+        concat(file.path(), ": ", tokens->size(), " tokens but ", types.size(), " token types; the file is damaged")};
   }
   for (std::size_t id = 0; id < types.size(); ++id) {
     if (types[id] < 0 || types[id] > 6) {
@@ -82,7 +85,8 @@ Status read_merges(const GgufFile& file, GgufVocabulary& vocabulary) {
     const std::string& merge = (*merges)[i];
     const std::size_t space = merge.find(' ', 1);  // a token may be a space, but does not begin with one and go on
     if (space == std::string::npos || space + 1 == merge.size()) {
-      return Error{concat(file.path(), ": merge ", i, " is \"", printable(merge), "\"; two tokens with a space between were expected")};
+      return Error{concat(file.path(), ": merge ", i, " is \"", printable(merge),
+                          "\"; two tokens with a space between were expected")};
     }
     vocabulary.merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
   }
@@ -169,8 +173,7 @@ static const std::vector<PreTokenizerRule>& pre_tokenizer_rules() {
        .ignore_merges = true,
        .add_bos = true},
       {.names = {"dbrx", "smaug-bpe"}, .patterns = {cl100k("\\p{N}{1,3}")}},
-      {.names = {"default"},
-       .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2Pattern, "\\p{N}+", "[0-9][0-9][0-9]"}},
+      {.names = {"default"}, .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2Pattern, "\\p{N}+", "[0-9][0-9][0-9]"}},
   };
   return rules;
 }

@@ -26,7 +26,14 @@ struct PreTokenizerRule {
 const PreTokenizerRule* find_pre_tokenizer_rule(const std::string& name);
 std::string known_pre_tokenizer_names();
 
-enum class GgufTokenType : std::uint8_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+enum class GgufTokenType : std::uint8_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
 
 struct GgufVocabulary {
   bool score_bpe = false;                                   // tokenizer.ggml.model: false "gpt2", true "llama"
@@ -35,7 +42,7 @@ struct GgufVocabulary {
   std::vector<float> scores;                                // llama
   bool add_space_prefix = true;                             // llama
   std::vector<std::string> tokens;
-  std::vector<GgufTokenType> types;                         // as long as tokens
+  std::vector<GgufTokenType> types;  // as long as tokens
   SpecialTokens special;
   std::optional<std::string> chat_template;
 

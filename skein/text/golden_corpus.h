@@ -1,4 +1,5 @@
-// For tests: the corpus of tests/golden/tokenizer and the ids that a peer gave it (tools/goldens/make_tokenizer_golden.py).
+// For tests: the corpus of tests/golden/tokenizer and the ids that a peer gave it
+// (tools/goldens/make_tokenizer_golden.py).
 #pragma once
 
 #include <gtest/gtest.h>

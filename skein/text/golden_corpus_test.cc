@@ -36,7 +36,8 @@ std::string show(const std::vector<TokenId>& ids, const std::vector<TokenId>& ot
   std::size_t first = 0;
   while (first < ids.size() && first < other.size() && ids[first] == other[first]) ++first;
   std::string text = concat(" from ", first);
-  for (std::size_t i = first; i < ids.size() && i < first + 16; ++i) text += concat(" ", ids[i], ":", printable(tokenizer.token(ids[i])));
+  for (std::size_t i = first; i < ids.size() && i < first + 16; ++i)
+    text += concat(" ", ids[i], ":", printable(tokenizer.token(ids[i])));
   return text;
 }
 
@@ -89,8 +90,8 @@ void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name, cons
     const auto ids = tokenizer.encode(corpus[i], options);
     if (ids == expected[i]) continue;
     if (++differing <= 5) {
-      ADD_FAILURE() << name << ", line " << i + 1 << ": \"" << printable(corpus[i]) << "\"\n  got " << show(ids, expected[i], tokenizer)
-                    << "\n  want" << show(expected[i], ids, tokenizer);
+      ADD_FAILURE() << name << ", line " << i + 1 << ": \"" << printable(corpus[i]) << "\"\n  got "
+                    << show(ids, expected[i], tokenizer) << "\n  want" << show(expected[i], ids, tokenizer);
     }
   }
   EXPECT_EQ(differing, 0) << "lines of " << corpus.size() << " differ from the peer's";
@@ -99,8 +100,9 @@ void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name, cons
 std::string random_text(std::uint32_t seed, bool bytes) {
   std::mt19937 random(seed);
   const auto below = [&](std::uint32_t bound) { return static_cast<std::uint32_t>(random() % bound); };
-  static const char* const kPieces[] = {" ", "  ", "\n", "\r\n", "\t", "the", "'s", "'LL", "12345", "x", ".", "()", "▁", "Ġ", "<",
-                                        "<|im_end|>", "<0x0A>", "don't", "é", "e\xCC\x81", "👩‍💻", "    ", "…", "ﬁ"};
+  static const char* const kPieces[] = {" ",      "  ",    "\n", "\r\n",      "\t",          "the",  "'s", "'LL",
+                                        "12345",  "x",     ".",  "()",        "▁",           "Ġ",    "<",  "<|im_end|>",
+                                        "<0x0A>", "don't", "é",  "e\xCC\x81", "👩‍💻", "    ", "…",  "ﬁ"};
   std::string text;
   const std::uint32_t parts = below(30);
   for (std::uint32_t part = 0; part < parts; ++part) {

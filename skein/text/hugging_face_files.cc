@@ -1,6 +1,6 @@
-// A GGUF's vocabulary as the files of a Hugging Face tokenizer. The pipeline they describe is the one tokenizer_from_gguf
-// builds, step by step, so that the ids are the same. Long lists are written by hand: a JSON document of a quarter of a
-// million members costs ten times its text.
+// A GGUF's vocabulary as the files of a Hugging Face tokenizer. The pipeline they describe is the one
+// tokenizer_from_gguf builds, step by step, so that the ids are the same. Long lists are written by hand: a JSON
+// document of a quarter of a million members costs ten times its text.
 #include <algorithm>
 
 #include "skein/base/concat.h"
@@ -21,10 +21,12 @@ Status check_tokens(const GgufVocabulary& from, const Vocabulary& vocabulary, co
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
     const std::string& token = from.tokens[id];
     if (!token.empty() && vocabulary.find(token) != id) {
-      return Error{concat(where, ": two tokens are spelled \"", printable(token), "\"; tokenizer.json cannot hold both")};
+      return Error{
+          concat(where, ": two tokens are spelled \"", printable(token), "\"; tokenizer.json cannot hold both")};
     }
     if (valid_utf8_prefix(token) != token.size()) {
-      return Error{concat(where, ": token ", id, " is not UTF-8 (\"", printable(token), "\"); tokenizer.json cannot hold it")};
+      return Error{
+          concat(where, ": token ", id, " is not UTF-8 (\"", printable(token), "\"); tokenizer.json cannot hold it")};
     }
   }
   return {};
@@ -88,7 +90,8 @@ Json pre_tokenizer(const GgufVocabulary& from) {
   if (from.score_bpe) return {};
   Json steps = Json::array();
   for (const std::string& pattern : from.rule->patterns) {
-    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+    steps.push_back(
+        {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
   }
   steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
   return {{"type", "Sequence"}, {"pretokenizers", steps}};

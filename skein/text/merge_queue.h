@@ -12,10 +12,10 @@ namespace skein {
 
 // A stretch of the word that is one token by now; a list linked through prev and next (-1: none).
 struct MergeSymbol {
-  TokenId id = -1;              // -1: not in the vocabulary
+  TokenId id = -1;  // -1: not in the vocabulary
   std::int32_t prev = -1, next = -1;
-  std::uint32_t begin = 0;      // byte of the word
-  std::uint32_t length = 0;     // bytes; 0: merged into its left neighbour
+  std::uint32_t begin = 0;   // byte of the word
+  std::uint32_t length = 0;  // bytes; 0: merged into its left neighbour
 };
 
 struct MergeCandidate {

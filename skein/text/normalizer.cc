@@ -22,9 +22,9 @@ class UnicodeForm : public NormalizerStep {
     const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
     if (ascii) return std::string(text);
     utf8proc_uint8_t* mapped = nullptr;
-    const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                     static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                     static_cast<utf8proc_option_t>(options_));
+    const auto length =
+        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                     &mapped, static_cast<utf8proc_option_t>(options_));
     SKEIN_CHECK(length >= 0);  // fails on malformed text and without memory only
     std::string out(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length));
     std::free(mapped);  // NOLINT: utf8proc allocates with malloc
@@ -141,8 +141,9 @@ Result<Step> parse_step(const std::string& type, const Json& json, const std::st
     SKEIN_ASSIGN(std::string prefix, json_string(json, "prepend", std::nullopt, where));
     return Step(std::make_shared<Prepend>(std::move(prefix)));
   }
-  return Error{concat(where, ": the normalizer \"", printable(type),
-                      "\" is not one Skein has (NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip, Precompiled, Sequence)")};
+  return Error{
+      concat(where, ": the normalizer \"", printable(type),
+             "\" is not one Skein has (NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip, Precompiled, Sequence)")};
 }
 
 Status parse_into(const Json& json, const std::string& where, Normalizer& normalizer) {

@@ -126,7 +126,8 @@ std::string_view PipelineTokenizer::token(TokenId id) const {
 
 std::string PipelineTokenizer::piece(TokenId id) const {
   if (!parts_.vocabulary->contains(id)) return {};
-  if (const std::int32_t* added = added_of_id_.find(static_cast<std::uint64_t>(id))) return parts_.added[*added].content;
+  if (const std::int32_t* added = added_of_id_.find(static_cast<std::uint64_t>(id)))
+    return parts_.added[*added].content;
   const std::string& token = (*parts_.vocabulary)[id];
   if (parts_.spelling == TokenSpelling::kMetaspace) return metaspace_piece(token);
   return bytes_of_spelling(token).value_or(token);

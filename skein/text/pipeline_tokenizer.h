@@ -30,8 +30,8 @@ struct TokenizerParts {
   PreTokenizer pre_tokenizer;
   std::shared_ptr<const WordModel> model;
   TokenSpelling spelling = TokenSpelling::kByteLevel;
-  bool strips_leading_space = false;       // decode drops one space that encode put before the text
-  std::vector<TokenId> prefix, suffix;     // add_special
+  bool strips_leading_space = false;    // decode drops one space that encode put before the text
+  std::vector<TokenId> prefix, suffix;  // add_special
   SpecialTokens special;
   std::optional<std::string> chat_template;
 };

@@ -243,8 +243,9 @@ Status PreTokenizer::parse_step(const std::string& type, const Json& json, const
     if (use_regex) return add(make_split(kGpt2Pattern, SplitBehavior::kIsolated, false, where));
     return {};
   }
-  return Error{concat(where, ": the pre-tokenizer \"", printable(type),
-                      "\" is not one Skein has (Split, ByteLevel, Digits, Metaspace, WhitespaceSplit, Whitespace, Sequence)")};
+  return Error{
+      concat(where, ": the pre-tokenizer \"", printable(type),
+             "\" is not one Skein has (Split, ByteLevel, Digits, Metaspace, WhitespaceSplit, Whitespace, Sequence)")};
 }
 
 Result<PreTokenizer> PreTokenizer::parse(const Json& json, const std::string& where) {

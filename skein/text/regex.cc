@@ -66,7 +66,8 @@ Result<std::string> to_pcre2(const std::string& pattern, const std::string& wher
       }
       continue;
     }
-    const bool set_operation = in_class && ((c == '[' && pattern.compare(i, 2, "[:") != 0) || pattern.compare(i, 2, "&&") == 0);
+    const bool set_operation =
+        in_class && ((c == '[' && pattern.compare(i, 2, "[:") != 0) || pattern.compare(i, 2, "&&") == 0);
     if (set_operation) {
       return Error{concat(where, ": the pattern \"", printable(pattern),
                           "\" nests or intersects bracketed sets, which Skein does not translate")};
@@ -116,8 +117,8 @@ bool Regex::find(std::string_view text, std::size_t from, Match& match) const {
                                 PCRE2_NO_UTF_CHECK, state.data, state.context);
   if (found == PCRE2_ERROR_NOMATCH) return false;
   if (found < 0) {
-    throw Failure(Error{concat("the tokenizer's pattern \"", printable(pattern_), "\" gave up on a text of ", text.size(),
-                               " bytes: ", message_of(found))});
+    throw Failure(Error{concat("the tokenizer's pattern \"", printable(pattern_), "\" gave up on a text of ",
+                               text.size(), " bytes: ", message_of(found))});
   }
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(state.data);
   match = Match{ends[0], ends[1]};

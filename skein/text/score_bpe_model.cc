@@ -19,8 +19,8 @@ std::uint32_t rank_of(float score) {
 
 }  // namespace
 
-ScoreBpeModel::ScoreBpeModel(const Vocabulary& vocabulary, const std::vector<float>& scores, std::vector<bool> mergeable,
-                             TokenId unk)
+ScoreBpeModel::ScoreBpeModel(const Vocabulary& vocabulary, const std::vector<float>& scores,
+                             std::vector<bool> mergeable, TokenId unk)
     : vocabulary_(vocabulary), mergeable_(std::move(mergeable)), fallback_(vocabulary), unk_(unk) {
   ranks_.reserve(scores.size());
   for (const float score : scores) ranks_.push_back(rank_of(score));

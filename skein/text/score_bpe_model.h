@@ -13,7 +13,8 @@ class ScoreBpeModel : public WordModel {
  public:
   // scores[id] orders the merges; mergeable[id]: whether plain text may become this token (control tokens may not).
   // vocabulary is borrowed for this object's life. unk: for bytes that have no byte token either.
-  ScoreBpeModel(const Vocabulary& vocabulary, const std::vector<float>& scores, std::vector<bool> mergeable, TokenId unk);
+  ScoreBpeModel(const Vocabulary& vocabulary, const std::vector<float>& scores, std::vector<bool> mergeable,
+                TokenId unk);
   void encode(std::string_view word, std::vector<TokenId>& ids) const override;
 
  private:

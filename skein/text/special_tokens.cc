@@ -7,9 +7,9 @@ namespace skein {
 
 bool ends_generation(std::string_view token) {
   static constexpr std::array<std::string_view, 15> kNames = {
-      "</s>",        "<eos>",       "<end_of_turn>",    "<turn|>",          "<end_of_utterance>",
-      "<|im_end|>",  "<|eot_id|>",  "<|eom_id|>",       "<|end_of_text|>",  "<|endoftext|>",
-      "<|end|>",     "<|return|>",  "<|call|>",         "<EOT>",            "<｜end▁of▁sentence｜>"};
+      "</s>",       "<eos>",      "<end_of_turn>", "<turn|>",         "<end_of_utterance>",
+      "<|im_end|>", "<|eot_id|>", "<|eom_id|>",    "<|end_of_text|>", "<|endoftext|>",
+      "<|end|>",    "<|return|>", "<|call|>",      "<EOT>",           "<｜end▁of▁sentence｜>"};
   return std::find(kNames.begin(), kNames.end(), token) != kNames.end();
 }
 

@@ -9,7 +9,8 @@ namespace skein {
 
 class StreamDecoder {
  public:
-  // tokenizer is borrowed for this object's life. continues: the text follows other text, so that a leading space stays.
+  // tokenizer is borrowed for this object's life. continues: the text follows other text, so that a leading space
+  // stays.
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special, bool continues = false);
 
   // The text that this token completes: whole characters, or bytes that can never become one. All pushes and finish()

@@ -1,7 +1,7 @@
 // Text to token ids and back. Ids are those of the model's own tokenizer, whatever file it came from.
 //
-// Text is bytes, UTF-8 where it can be. Each run of bytes that are not UTF-8 is a word of its own: a vocabulary of bytes
-// (or with byte tokens) spells it exactly, so decode(encode(x)) == x; others give their unknown token.
+// Text is bytes, UTF-8 where it can be. Each run of bytes that are not UTF-8 is a word of its own: a vocabulary of
+// bytes (or with byte tokens) spells it exactly, so decode(encode(x)) == x; others give their unknown token.
 // docs/design/tokenizers.md has the rules in full.
 //
 // Thread-safety: const after loading, may be shared.
@@ -24,8 +24,8 @@ namespace skein {
 using TokenId = std::int32_t;
 
 struct EncodeOptions {
-  bool add_special = true;     // the beginning and end tokens the tokenizer itself adds (bos for Gemma, eos for T5)
-  bool parse_special = true;   // "<|im_start|>" in the text is the special token; false: plain characters
+  bool add_special = true;    // the beginning and end tokens the tokenizer itself adds (bos for Gemma, eos for T5)
+  bool parse_special = true;  // "<|im_start|>" in the text is the special token; false: plain characters
 };
 
 struct SpecialTokens {
@@ -56,11 +56,13 @@ class Tokenizer {
   std::vector<TokenId> encode(std::string_view text) const { return encode(text, EncodeOptions{}); }
 };
 
-// From the text of tokenizer.json (and tokenizer_config.json / special_tokens_map.json, may be empty), of a SentencePiece
-// .model file, of a GGUF file. name: for messages.
-Result<std::unique_ptr<Tokenizer>> tokenizer_from_json(const std::string& tokenizer_json, const std::string& tokenizer_config_json,
+// From the text of tokenizer.json (and tokenizer_config.json / special_tokens_map.json, may be empty), of a
+// SentencePiece .model file, of a GGUF file. name: for messages.
+Result<std::unique_ptr<Tokenizer>> tokenizer_from_json(const std::string& tokenizer_json,
+                                                       const std::string& tokenizer_config_json,
                                                        const std::string& name);
-Result<std::unique_ptr<Tokenizer>> tokenizer_from_sentencepiece(std::span<const std::byte> model, const std::string& tokenizer_config_json,
+Result<std::unique_ptr<Tokenizer>> tokenizer_from_sentencepiece(std::span<const std::byte> model,
+                                                                const std::string& tokenizer_config_json,
                                                                 const std::string& name);
 Result<std::unique_ptr<Tokenizer>> tokenizer_from_gguf(const GgufFile& file);
 // Of BASE: a .gguf file, or a folder with tokenizer.json, tokenizer.model or spiece.model (in this order).

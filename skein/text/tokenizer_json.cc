@@ -24,7 +24,8 @@ const Json& member(const Json& json, const std::string& key) {
 }
 
 // Puts `token` at `id`, growing the list; ids are checked against the bound of vocabulary.h.
-Status place_token(std::int64_t id, const std::string& token, std::vector<std::string>& tokens, const std::string& where) {
+Status place_token(std::int64_t id, const std::string& token, std::vector<std::string>& tokens,
+                   const std::string& where) {
   if (id < 0 || id >= kMaxVocabulary) {
     return Error{concat(where, ": the token \"", printable(token), "\" has the id ", id, "; 0 to ", kMaxVocabulary - 1,
                         " are allowed")};
@@ -43,7 +44,8 @@ Result<std::vector<std::string>> bpe_tokens(const Json& model, const std::string
   if (!vocab.is_object()) return Error{concat(where, ": model.vocab is not an object of tokens and ids")};
   std::vector<std::string> tokens;
   for (const auto& [token, id] : vocab.items()) {
-    if (!id.is_number_integer()) return Error{concat(where, ": the id of \"", printable(token), "\" is not an integer")};
+    if (!id.is_number_integer())
+      return Error{concat(where, ": the id of \"", printable(token), "\" is not an integer")};
     SKEIN_TRY(place_token(id.get<std::int64_t>(), token, tokens, where));
   }
   return tokens;
@@ -67,7 +69,8 @@ Result<Merges> bpe_merges(const Json& model, const std::string& where) {
       merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
       continue;
     }
-    return Error{concat(where, ": merge ", merges.size(), " is ", printable(merge.dump()), "; two tokens were expected")};
+    return Error{
+        concat(where, ": merge ", merges.size(), " is ", printable(merge.dump()), "; two tokens were expected")};
   }
   return merges;
 }
@@ -103,14 +106,16 @@ struct UnigramVocabulary {
 
 Result<UnigramVocabulary> unigram_vocabulary(const Json& model, const std::string& where) {
   const Json& vocab = member(model, "vocab");
-  if (!vocab.is_array() || vocab.empty()) return Error{concat(where, ": model.vocab is not a list of tokens with scores")};
+  if (!vocab.is_array() || vocab.empty())
+    return Error{concat(where, ": model.vocab is not a list of tokens with scores")};
   UnigramVocabulary found;
   for (const Json& entry : vocab) {
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
       return Error{concat(where, ": token ", found.tokens.size(), " is ", printable(entry.dump()),
                           "; a token with its score was expected")};
     }
-    SKEIN_TRY(place_token(static_cast<std::int64_t>(found.tokens.size()), entry[0].get<std::string>(), found.tokens, where));
+    SKEIN_TRY(
+        place_token(static_cast<std::int64_t>(found.tokens.size()), entry[0].get<std::string>(), found.tokens, where));
     found.scores.push_back(entry[1].get<double>());
   }
   return found;
@@ -123,7 +128,8 @@ Status add_unigram(const Json& model, std::vector<double> scores, const std::str
   }
   SKEIN_ASSIGN(const bool byte_fallback, json_bool(model, "byte_fallback", false, where));
   parts.special.unk = static_cast<TokenId>(unk);
-  parts.model = std::make_shared<UnigramModel>(*parts.vocabulary, std::move(scores), static_cast<TokenId>(unk), byte_fallback);
+  parts.model =
+      std::make_shared<UnigramModel>(*parts.vocabulary, std::move(scores), static_cast<TokenId>(unk), byte_fallback);
   return {};
 }
 
@@ -140,13 +146,15 @@ Result<DecoderFacts> read_decoder(const Json& decoder, const std::string& where)
     facts.byte_level = true;
   } else if (type == "Metaspace") {
     SKEIN_ASSIGN(const bool add_prefix_space, json_bool(decoder, "add_prefix_space", true, where));
-    SKEIN_ASSIGN(const std::string scheme, json_string(decoder, "prepend_scheme", add_prefix_space ? "always" : "never", where));
+    SKEIN_ASSIGN(const std::string scheme,
+                 json_string(decoder, "prepend_scheme", add_prefix_space ? "always" : "never", where));
     facts.strips = scheme != "never";
   } else if (type == "Strip") {
     SKEIN_ASSIGN(const std::int64_t start, json_integer(decoder, "start", 0, where));
     SKEIN_ASSIGN(const std::int64_t stop, json_integer(decoder, "stop", 0, where));
     SKEIN_ASSIGN(const std::string content, json_string(decoder, "content", " ", where));
-    if (start > 1 || stop != 0 || content != " ") return Error{concat(where, ": the decoder Strip takes more than one leading space")};
+    if (start > 1 || stop != 0 || content != " ")
+      return Error{concat(where, ": the decoder Strip takes more than one leading space")};
     facts.strips = start == 1;
   } else if (type == "Replace") {
     const Json pattern = member(decoder, "pattern");
@@ -160,8 +168,9 @@ Result<DecoderFacts> read_decoder(const Json& decoder, const std::string& where)
       facts.strips = facts.strips || step.strips;
     }
   } else if (type != "ByteFallback" && type != "Fuse") {
-    return Error{concat(where, ": the decoder \"", printable(type),
-                        "\" is not one Skein has (ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence)")};
+    return Error{
+        concat(where, ": the decoder \"", printable(type),
+               "\" is not one Skein has (ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence)")};
   }
   return facts;
 }
@@ -183,7 +192,8 @@ Status read_template(const Json& processor, const std::string& where, TokenizerP
       (texts == 0 ? parts.prefix : parts.suffix).push_back(id.get<TokenId>());
     }
   }
-  if (texts != 1) return Error{concat(where, ": the post-processor uses the text ", texts, " times; once was expected")};
+  if (texts != 1)
+    return Error{concat(where, ": the post-processor uses the text ", texts, " times; once was expected")};
   return {};
 }
 

@@ -104,7 +104,8 @@ std::size_t incomplete_utf8_suffix(std::string_view text) {
     const std::string_view suffix = text.substr(text.size() - bytes);
     const Lead lead = lead_of(static_cast<unsigned char>(suffix[0]));
     if (lead.length == 0) continue;  // a continuation byte: its lead may stand further left
-    const bool promising = lead.length > static_cast<int>(bytes) && agreeing_bytes(suffix, lead) == static_cast<int>(bytes);
+    const bool promising =
+        lead.length > static_cast<int>(bytes) && agreeing_bytes(suffix, lead) == static_cast<int>(bytes);
     return promising ? bytes : 0;
   }
   return 0;

@@ -21,7 +21,8 @@ bool WordCache::append(std::uint32_t owner, std::string_view word, std::vector<T
   return true;
 }
 
-void WordCache::remember(std::uint32_t owner, std::string_view word, const std::vector<TokenId>& ids, std::size_t first) {
+void WordCache::remember(std::uint32_t owner, std::string_view word, const std::vector<TokenId>& ids,
+                         std::size_t first) {
   const std::size_t num_ids = ids.size() - first;
   if (word.size() > kMaxBytes || num_ids > kMaxIds) return;
   Entry& entry = entries_[slot_of(owner, word)];

@@ -15,7 +15,8 @@ namespace skein {
 class WordModel {
  public:
   virtual ~WordModel() = default;
-  // Appends the ids of a word: a piece that the pre-tokenizer cut out, never empty, or a run of bytes that are not UTF-8.
+  // Appends the ids of a word: a piece that the pre-tokenizer cut out, never empty, or a run of bytes that are not
+  // UTF-8.
   virtual void encode(std::string_view word, std::vector<TokenId>& ids) const = 0;
 };
 

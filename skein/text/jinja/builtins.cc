@@ -99,7 +99,8 @@ Result<Value> replace(const std::string& text, const Arguments& arguments) {
 
 Result<Value> to_integer(const Value& value, const Arguments& arguments) {
   SKEIN_ASSIGN(const std::int64_t otherwise, integer_argument(arguments, 0, "default", 0, "int"));
-  if (value.is_float()) return Value(std::isfinite(value.number()) ? static_cast<std::int64_t>(value.number()) : otherwise);
+  if (value.is_float())
+    return Value(std::isfinite(value.number()) ? static_cast<std::int64_t>(value.number()) : otherwise);
   if (value.is_number()) return Value(value.integer());
   std::int64_t number = otherwise;
   if (value.is_string()) {
@@ -131,7 +132,8 @@ Result<Value> filter_items(const std::string& name, const Value& value, const Ar
   const std::size_t test_place = by_attribute ? 1 : 0;
   SKEIN_ASSIGN(const std::string test, text_argument(arguments, test_place, "test", "", name));
   Arguments rest;
-  for (std::size_t i = test_place + 1; i < arguments.positional.size(); ++i) rest.positional.push_back(arguments.positional[i]);
+  for (std::size_t i = test_place + 1; i < arguments.positional.size(); ++i)
+    rest.positional.push_back(arguments.positional[i]);
   Value::List kept;
   for (const Value& item : items) {
     const Value subject = by_attribute ? attribute_path(item, attribute) : item;
@@ -196,7 +198,9 @@ Result<Value> indent(const std::string& text, const Arguments& arguments) {
 using Filter = std::function<Result<Value>(const Value&, const Arguments&)>;
 
 Filter on_text(std::function<std::string(const std::string&)> change) {
-  return [change = std::move(change)](const Value& value, const Arguments&) -> Result<Value> { return Value(change(value.text())); };
+  return [change = std::move(change)](const Value& value, const Arguments&) -> Result<Value> {
+    return Value(change(value.text()));
+  };
 }
 
 Result<Value> end_item(const Value& value, bool first) {
@@ -218,7 +222,8 @@ Result<Value> unique(const Value& value) {
   SKEIN_ASSIGN(const Value::List items, items_of(value, "unique"));
   Value::List kept;
   for (const Value& item : items) {
-    if (std::none_of(kept.begin(), kept.end(), [&](const Value& other) { return equal(item, other); })) kept.push_back(item);
+    if (std::none_of(kept.begin(), kept.end(), [&](const Value& other) { return equal(item, other); }))
+      kept.push_back(item);
   }
   return Value(std::move(kept));
 }
@@ -245,7 +250,8 @@ Result<Value> json_of(const Value& value, const Arguments& arguments) {
 
 const std::map<std::string, Filter, std::less<>>& filters() {
   static const std::map<std::string, Filter, std::less<>> table = {
-      {"trim", [](const Value& v, const Arguments& a) -> Result<Value> {
+      {"trim",
+       [](const Value& v, const Arguments& a) -> Result<Value> {
          SKEIN_ASSIGN(const std::string characters, text_argument(a, 0, "chars", "", "trim"));
          return Value(strip(v.text(), characters, true, true));
        }},
@@ -264,11 +270,13 @@ const std::map<std::string, Filter, std::less<>>& filters() {
       {"tojson", json_of},
       {"int", to_integer},
       {"float", [](const Value& v, const Arguments&) { return to_float(v); }},
-      {"abs", [](const Value& v, const Arguments&) -> Result<Value> {
+      {"abs",
+       [](const Value& v, const Arguments&) -> Result<Value> {
          if (!v.is_number()) return wrong_kind("abs", v, "a number");
          return v.is_float() ? Value(std::fabs(v.number())) : Value(v.integer() < 0 ? -v.integer() : v.integer());
        }},
-      {"list", [](const Value& v, const Arguments&) -> Result<Value> {
+      {"list",
+       [](const Value& v, const Arguments&) -> Result<Value> {
          SKEIN_ASSIGN(Value::List items, items_of(v, "list"));
          return Value(std::move(items));
        }},
@@ -276,7 +284,8 @@ const std::map<std::string, Filter, std::less<>>& filters() {
       {"last", [](const Value& v, const Arguments&) { return end_item(v, false); }},
       {"reverse", [](const Value& v, const Arguments&) { return reversed(v); }},
       {"unique", [](const Value& v, const Arguments&) { return unique(v); }},
-      {"items", [](const Value& v, const Arguments&) -> Result<Value> {
+      {"items",
+       [](const Value& v, const Arguments&) -> Result<Value> {
          if (v.is_undefined()) return Value(Value::List{});
          if (!v.is_dict()) return wrong_kind("items", v, "a mapping");
          return Value(pairs_of(v.dict()));
@@ -299,7 +308,8 @@ Result<bool> contains(const Value& container, const Value& item) {
   if (container.is_dict()) return item.is_string() && container.find(item.string()) != nullptr;
   if (container.is_undefined()) return false;
   if (!container.is_list()) return wrong_kind("\"in\"", container, "a list, mapping or string");
-  return std::any_of(container.list().begin(), container.list().end(), [&](const Value& other) { return equal(item, other); });
+  return std::any_of(container.list().begin(), container.list().end(),
+                     [&](const Value& other) { return equal(item, other); });
 }
 
 std::string names_of_filters() {
@@ -320,7 +330,8 @@ Result<bool> apply_relation(const std::string& name, const Value& value, const A
   if (name == "equalto" || name == "eq" || name == "sameas") return equal(value, other);
   if (name == "ne") return !equal(value, other);
   if (name == "divisibleby") {
-    if (!value.is_integer() || !other.is_integer() || other.integer() == 0) return wrong_kind("divisibleby", other, "an integer that is not zero");
+    if (!value.is_integer() || !other.is_integer() || other.integer() == 0)
+      return wrong_kind("divisibleby", other, "an integer that is not zero");
     return value.integer() % other.integer() == 0;
   }
   const auto order = compare(value, other);
@@ -369,8 +380,8 @@ Result<bool> apply_test(const std::string& name, const Value& value, const Argum
     if (!value.is_integer()) return wrong_kind(concat("the test \"", name, "\""), value, "an integer");
     return (value.integer() % 2 != 0) == (name == "odd");
   }
-  static constexpr std::string_view kRelations[] = {"in", "equalto", "eq", "sameas",   "ne", "divisibleby",
-                                                    "lt", "lessthan", "le", "gt", "greaterthan", "ge"};
+  static constexpr std::string_view kRelations[] = {"in", "equalto",  "eq", "sameas", "ne",          "divisibleby",
+                                                    "lt", "lessthan", "le", "gt",     "greaterthan", "ge"};
   if (std::find(std::begin(kRelations), std::end(kRelations), name) != std::end(kRelations)) {
     return apply_relation(name, value, arguments);
   }
@@ -410,7 +421,8 @@ Result<Value> call_function(const std::string& name, const Arguments& arguments)
     if (step == 0) return Error{"range has a step of zero"};
     Value::List numbers;
     for (std::int64_t i = begin; step > 0 ? i < end : i > end; i += step) {
-      if (numbers.size() >= 100000) return Error{"range has more than 100,000 numbers"};  // the limit of Jinja's sandbox
+      if (numbers.size() >= 100000)
+        return Error{"range has more than 100,000 numbers"};  // the limit of Jinja's sandbox
       numbers.emplace_back(i);
     }
     return Value(std::move(numbers));
@@ -464,7 +476,8 @@ Result<Value> slice_of(const Value& object, const Value* begin, const Value* end
   from = std::clamp(from, low, std::max(low, high));
   to = std::clamp(to, low, std::max(low, high));
   Value::List kept;
-  for (std::int64_t i = from; stride > 0 ? i < to : i > to; i += std::clamp<std::int64_t>(stride, -size - 1, size + 1)) kept.push_back(items[i]);
+  for (std::int64_t i = from; stride > 0 ? i < to : i > to; i += std::clamp<std::int64_t>(stride, -size - 1, size + 1))
+    kept.push_back(items[i]);
   if (!object.is_string()) return Value(std::move(kept));
   std::string text;
   for (const Value& character : kept) text += character.string();

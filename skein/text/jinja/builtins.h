@@ -24,7 +24,8 @@ Result<Value> call_method(const Value& object, const std::string& name, const Ar
 bool is_function(std::string_view name);
 Result<Value> call_function(const std::string& name, const Arguments& arguments);
 
-// Python's sequence rules, by characters for strings: an index (negative from the end; nothing past the ends) and a slice.
+// Python's sequence rules, by characters for strings: an index (negative from the end; nothing past the ends) and a
+// slice.
 Result<Value> item_of(const Value& object, const Value& index);
 Result<Value> slice_of(const Value& object, const Value* begin, const Value* end, const Value* step);
 

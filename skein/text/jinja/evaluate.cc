@@ -210,7 +210,8 @@ Result<Value> Renderer::evaluate_call(const Expression& expression) {
   if (callee.kind != Kind::kName) return Error{"what is called is neither a function nor a method"};
   const Value* found = look_up(callee.name);
   if (found == nullptr) return call_function(callee.name, arguments);
-  if (!found->is_macro()) return Error{concat("\"", printable(callee.name), "\" is ", found->kind(), " and cannot be called")};
+  if (!found->is_macro())
+    return Error{concat("\"", printable(callee.name), "\" is ", found->kind(), " and cannot be called")};
   return call_macro(*found->macro(), arguments);
 }
 

@@ -10,7 +10,8 @@ namespace skein::jinja {
 using Kind = Expression::Kind;
 
 Result<std::string> TokenCursor::take_identifier() {
-  if (peek().kind != Token::Kind::kName) return fault(concat("found \"", printable(peek().text), "\" where a name was expected"));
+  if (peek().kind != Token::Kind::kName)
+    return fault(concat("found \"", printable(peek().text), "\" where a name was expected"));
   return next().text;
 }
 
@@ -22,7 +23,8 @@ Status TokenCursor::expect(Token::Kind kind, std::string_view text) {
 }
 
 Status TokenCursor::expect_name(std::string_view text) {
-  if (!take_name(text)) return fault(concat("found \"", printable(peek().text), "\" where \"", text, "\" was expected"));
+  if (!take_name(text))
+    return fault(concat("found \"", printable(peek().text), "\" where \"", text, "\" was expected"));
   return {};
 }
 
@@ -159,7 +161,8 @@ Result<ExpressionPtr> ExpressionParser::parse_concat() {
 
 Result<ExpressionPtr> ExpressionParser::parse_product() {
   SKEIN_ASSIGN(ExpressionPtr left, parse_power());
-  while (cursor_.is_operator("*") || cursor_.is_operator("/") || cursor_.is_operator("//") || cursor_.is_operator("%")) {
+  while (cursor_.is_operator("*") || cursor_.is_operator("/") || cursor_.is_operator("//") ||
+         cursor_.is_operator("%")) {
     std::string op = cursor_.next().text;
     SKEIN_ASSIGN(ExpressionPtr right, parse_power());
     left = binary(std::move(op), std::move(left), std::move(right));
@@ -248,7 +251,8 @@ Result<ExpressionPtr> ExpressionParser::parse_brackets() {
   auto list = make(Kind::kList);
   bool comma = false;
   while (!cursor_.take_operator(close)) {
-    if (!list->parts.empty() && !comma) return cursor_.fault(concat("found \"", printable(cursor_.peek().text), "\" where ", close, " was expected"));
+    if (!list->parts.empty() && !comma)
+      return cursor_.fault(concat("found \"", printable(cursor_.peek().text), "\" where ", close, " was expected"));
     SKEIN_ASSIGN(ExpressionPtr item, parse());
     list->parts.push_back(std::move(item));
     comma = cursor_.take_operator(",");
@@ -275,7 +279,8 @@ Result<ExpressionPtr> ExpressionParser::parse_postfix(ExpressionPtr value) {
   for (;;) {
     if (cursor_.take_operator(".")) {
       auto attribute = make(Kind::kAttribute, std::move(value));
-      if (cursor_.peek().kind == Token::Kind::kInteger) return cursor_.fault("an index after a point is not something Skein has");
+      if (cursor_.peek().kind == Token::Kind::kInteger)
+        return cursor_.fault("an index after a point is not something Skein has");
       SKEIN_ASSIGN(attribute->name, cursor_.take_identifier());
       value = std::move(attribute);
     } else if (cursor_.take_operator("[")) {
@@ -358,7 +363,8 @@ Result<std::vector<Argument>> ExpressionParser::parse_arguments() {
   SKEIN_TRY(cursor_.expect(Token::Kind::kOperator, "("));
   std::vector<Argument> arguments;
   while (!cursor_.take_operator(")")) {
-    if (cursor_.is_operator("*") || cursor_.is_operator("**")) return cursor_.fault("* and ** arguments are not something Skein has");
+    if (cursor_.is_operator("*") || cursor_.is_operator("**"))
+      return cursor_.fault("* and ** arguments are not something Skein has");
     Argument argument;
     SKEIN_ASSIGN(argument.value, parse());
     if (argument.value->kind == Kind::kName && cursor_.take_operator("=")) {

@@ -136,8 +136,9 @@ class Lexer {
     }
     if (is_digit(c)) return add_number();
     if (c == '"' || c == '\'') return add_string(c);
-    static constexpr std::string_view kOperators[] = {"**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<",
-                                                      ">",  "=",  "(",  ")",  "[",  "]",  "{", "}", ",", ":", ".", "|"};
+    static constexpr std::string_view kOperators[] = {"**", "//", "==", "!=", "<=", ">=", "+", "-", "*",
+                                                      "/",  "%",  "~",  "<",  ">",  "=",  "(", ")", "[",
+                                                      "]",  "{",  "}",  ",",  ":",  ".",  "|"};
     for (const std::string_view op : kOperators) {
       if (std::string_view(source_).substr(at_).starts_with(op)) {
         add(Token::Kind::kOperator, std::string(op));

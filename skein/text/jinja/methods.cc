@@ -12,7 +12,8 @@ namespace {
 Result<std::string> text_at(const Arguments& arguments, std::size_t place, const std::string& method) {
   if (place >= arguments.positional.size() || arguments.positional[place].is_none()) return std::string();
   const Value& value = arguments.positional[place];
-  if (!value.is_string()) return Error{concat("the method \"", method, "\" was given ", value.kind(), "; a string was expected")};
+  if (!value.is_string())
+    return Error{concat("the method \"", method, "\" was given ", value.kind(), "; a string was expected")};
   return value.string();
 }
 
@@ -26,7 +27,8 @@ Result<bool> matches_end(const std::string& text, const Arguments& arguments, bo
   const Value& given = arguments.positional[0];
   const Value::List endings = given.is_list() ? given.list() : Value::List{given};
   for (const Value& ending : endings) {
-    if (!ending.is_string()) return Error{concat("the method \"", method, "\" was given ", ending.kind(), "; a string was expected")};
+    if (!ending.is_string())
+      return Error{concat("the method \"", method, "\" was given ", ending.kind(), "; a string was expected")};
     if (start ? text.starts_with(ending.string()) : text.ends_with(ending.string())) return true;
   }
   return false;
@@ -47,7 +49,8 @@ Result<Value> text_method(const std::string& text, const std::string& name, cons
   if (name == "split" || name == "rsplit") {
     const Value* given = arguments.get(0, "sep");
     const bool by_text = given != nullptr && given->is_string();
-    if (by_text && given->string().empty()) return Error{concat("the method \"", name, "\" was given an empty separator")};
+    if (by_text && given->string().empty())
+      return Error{concat("the method \"", name, "\" was given an empty separator")};
     const std::int64_t most = limit_at(arguments, 1, "maxsplit");
     if (name == "split") return Value(split(text, by_text ? given->string() : "", most));
     if (!by_text) return Error{"the method \"rsplit\" needs a separator here"};
@@ -66,7 +69,9 @@ Result<Value> text_method(const std::string& text, const std::string& name, cons
     std::int64_t found = 0;
     if (name == "find") {
       const std::size_t at = text.find(part);
-      found = at == std::string::npos ? -1 : static_cast<std::int64_t>(characters_of(std::string_view(text).substr(0, at)).size());
+      found = at == std::string::npos
+                  ? -1
+                  : static_cast<std::int64_t>(characters_of(std::string_view(text).substr(0, at)).size());
     } else {
       for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++found;
     }

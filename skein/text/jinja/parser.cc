@@ -77,7 +77,8 @@ class Parser {
       SKEIN_TRY(end_block("endgeneration"));
       return group;
     }
-    return fault(concat("the block tag \"", printable(name.text), "\" is not one Skein has (if, for, set, macro, break, continue, generation)"));
+    return fault(concat("the block tag \"", printable(name.text),
+                        "\" is not one Skein has (if, for, set, macro, break, continue, generation)"));
   }
 
   Result<Statement> parse_if(int line) {
@@ -144,7 +145,8 @@ class Parser {
       return statement;
     }
     statement.kind = Statement::Kind::kSetBlock;
-    if (statement.targets.size() != 1 || cursor_.peek().kind != Kind::kBlockEnd) return fault("\"set\" was expected to go on with =");
+    if (statement.targets.size() != 1 || cursor_.peek().kind != Kind::kBlockEnd)
+      return fault("\"set\" was expected to go on with =");
     SKEIN_TRY(end_tag());
     SKEIN_ASSIGN(statement.body, parse_block({"endset"}));
     SKEIN_TRY(end_block("endset"));
@@ -163,7 +165,8 @@ class Parser {
         SKEIN_ASSIGN(parameter.value, expressions_.parse());
       }
       statement.macro->parameters.push_back(std::move(parameter));
-      if (!cursor_.take_operator(",") && cursor_.peek().text != ")") return fault("a macro's parameters do not end with )");
+      if (!cursor_.take_operator(",") && cursor_.peek().text != ")")
+        return fault("a macro's parameters do not end with )");
     }
     SKEIN_TRY(end_tag());
     SKEIN_ASSIGN(statement.macro->body, parse_block({"endmacro"}));
@@ -179,7 +182,8 @@ class Parser {
 }  // namespace
 
 Result<Block> parse(const std::string& source) {
-  if (source.size() > kMaxSource) return Error{concat("it has ", source.size(), " bytes; at most ", kMaxSource, " are allowed")};
+  if (source.size() > kMaxSource)
+    return Error{concat("it has ", source.size(), " bytes; at most ", kMaxSource, " are allowed")};
   SKEIN_ASSIGN(std::vector<Token> tokens, tokenize(source));
   return Parser(std::move(tokens)).run();
 }

@@ -121,9 +121,8 @@ Result<Renderer::Flow> Renderer::run_for(const Statement& statement) {
   for (std::int64_t i = 0; i < size; ++i) {
     SKEIN_TRY(step(statement.line));
     scopes_.emplace_back();
-    Value::Dict loop = {{"index", i + 1},         {"index0", i},          {"first", i == 0},
-                        {"last", i + 1 == size},  {"length", size},       {"revindex", size - i},
-                        {"revindex0", size - i - 1}};
+    Value::Dict loop = {{"index", i + 1}, {"index0", i},          {"first", i == 0},          {"last", i + 1 == size},
+                        {"length", size}, {"revindex", size - i}, {"revindex0", size - i - 1}};
     loop.emplace_back("previtem", i > 0 ? items[i - 1] : Value(Value::Undefined{"loop.previtem"}));
     loop.emplace_back("nextitem", i + 1 < size ? items[i + 1] : Value(Value::Undefined{"loop.nextitem"}));
     scopes_.back().insert_or_assign("loop", Value(std::move(loop)));
@@ -143,7 +142,8 @@ Result<Renderer::Flow> Renderer::run_set(const Statement& statement) {
   }
   const Value* found = look_up(statement.targets[0]);
   if (found == nullptr || !found->is_namespace()) {
-    return Error{concat("\"", printable(statement.targets[0]), "\" is not a namespace, so its attributes cannot be set")};
+    return Error{
+        concat("\"", printable(statement.targets[0]), "\" is not a namespace, so its attributes cannot be set")};
   }
   Value holder = *found;  // shares the members
   SKEIN_TRY(holder.set_member(statement.targets[1], std::move(value)));

@@ -42,7 +42,7 @@ class Renderer {
 
   std::vector<Scope> scopes_;  // the template's own first
   std::string out_;
-  std::size_t bytes_ = 0;      // written in all, captured text included
+  std::size_t bytes_ = 0;  // written in all, captured text included
   std::int64_t steps_ = 0;
   int depth_ = 0;
 };

@@ -61,11 +61,11 @@ struct Statement {
   std::string text;                  // kText
   std::vector<std::string> targets;  // kFor, kSet: names; for a namespace's attribute {object, attribute}
   bool sets_attribute = false;
-  ExpressionPtr value;               // kOutput, kSet; kFor: what is walked
-  ExpressionPtr condition;           // kFor: "if"; null: none
+  ExpressionPtr value;                                    // kOutput, kSet; kFor: what is walked
+  ExpressionPtr condition;                                // kFor: "if"; null: none
   std::vector<std::pair<ExpressionPtr, Block>> branches;  // kIf; a null condition: else
-  Block body, otherwise;             // kFor, kSetBlock, kGroup (plain parts in between)
-  std::shared_ptr<Macro> macro;      // kMacro
+  Block body, otherwise;                                  // kFor, kSetBlock, kGroup (plain parts in between)
+  std::shared_ptr<Macro> macro;                           // kMacro
 };
 
 }  // namespace skein::jinja

@@ -16,6 +16,8 @@ Result<Template> Template::parse(const std::string& source) {
   return parsed;
 }
 
-Result<std::string> Template::render(const Value::Dict& variables) const { return Renderer(variables).run(program_->block); }
+Result<std::string> Template::render(const Value::Dict& variables) const {
+  return Renderer(variables).run(program_->block);
+}
 
 }  // namespace skein::jinja

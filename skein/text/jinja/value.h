@@ -26,16 +26,16 @@ class Value {
   struct None {};
 
   Value() : value_(Undefined{}) {}
-  Value(None) : value_(None{}) {}                                // NOLINT: implicit on purpose
-  Value(Undefined undefined) : value_(std::move(undefined)) {}   // NOLINT
-  Value(bool value) : value_(value) {}                           // NOLINT
-  Value(std::int64_t value) : value_(value) {}                   // NOLINT
-  Value(double value) : value_(value) {}                         // NOLINT
-  Value(std::string value) : value_(std::move(value)) {}         // NOLINT
-  Value(const char* value) : value_(std::string(value)) {}       // NOLINT
-  Value(List value);                                             // NOLINT
-  Value(Dict value);                                             // NOLINT
-  Value(const Macro* macro) : value_(macro) {}                   // NOLINT
+  Value(None) : value_(None{}) {}                               // NOLINT: implicit on purpose
+  Value(Undefined undefined) : value_(std::move(undefined)) {}  // NOLINT
+  Value(bool value) : value_(value) {}                          // NOLINT
+  Value(std::int64_t value) : value_(value) {}                  // NOLINT
+  Value(double value) : value_(value) {}                        // NOLINT
+  Value(std::string value) : value_(std::move(value)) {}        // NOLINT
+  Value(const char* value) : value_(std::string(value)) {}      // NOLINT
+  Value(List value);                                            // NOLINT
+  Value(Dict value);                                            // NOLINT
+  Value(const Macro* macro) : value_(macro) {}                  // NOLINT
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(value_); }
   bool is_none() const { return std::holds_alternative<None>(value_); }
@@ -57,8 +57,8 @@ class Value {
   std::int64_t integer() const;  // of a bool or an integer
   double number() const;         // of any number
 
-  // A dict whose members can be set, seen by all copies. It never becomes part of another value (may_be_part), so values
-  // have no cycles.
+  // A dict whose members can be set, seen by all copies. It never becomes part of another value (may_be_part), so
+  // values have no cycles.
   static Value make_namespace(Dict members);
   bool is_namespace() const;
   Status set_member(const std::string& name, Value value);  // of a namespace
@@ -70,11 +70,11 @@ class Value {
   const Value* find(std::string_view key) const;
 
   bool truth() const;
-  // Python's str() and repr(); undefined is empty. Cut off soon after kMaxTextBytes: shared parts can make a small value
-  // print without end.
+  // Python's str() and repr(); undefined is empty. Cut off soon after kMaxTextBytes: shared parts can make a small
+  // value print without end.
   std::string text() const;
   std::string representation() const;
-  std::string_view kind() const;      // for messages: "a string"
+  std::string_view kind() const;  // for messages: "a string"
 
  private:
   template <typename Members>
@@ -98,8 +98,8 @@ bool equal(const Value& a, const Value& b);
 // Negative, zero, positive; nothing when Python would not order them.
 std::optional<int> compare(const Value& a, const Value& b);
 
-// Python's json.dumps without escapes for characters beyond ASCII. indent: spaces per level; negative: one line. Cut off
-// soon after kMaxTextBytes.
+// Python's json.dumps without escapes for characters beyond ASCII. indent: spaces per level; negative: one line. Cut
+// off soon after kMaxTextBytes.
 std::string to_json(const Value& value, int indent);
 
 }  // namespace skein::jinja
