@@ -5,6 +5,8 @@
 #include <torch/custom_class.h>
 
 #include "skein/base/check.h"
+#include "skein/nn/kernels/one_query.h"
+#include "skein/nn/kernels/tensor_rows.h"
 
 namespace skein {
 namespace {
@@ -64,17 +66,63 @@ at::Tensor attend_portable(const at::Tensor& q, const at::Tensor& k, const at::T
   return parts.size() == 1 ? parts.front() : at::cat(parts);
 }
 
+// A decoding step: one query row against a cache.
+struct QueryJob {
+  std::int64_t row;
+  at::Tensor k, v;  // (1, Hkv, keys, Dh)
+};
+
+// All of them, each head of keys a task of its own.
+void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, double scale, at::Tensor& out) {
+  const std::int64_t kv_heads = jobs.front().k.size(1), d_head = q.size(2), heads_per_kv = q.size(1) / kv_heads;
+  const std::int64_t bytes = q.element_size();
+  std::int64_t work = 0;
+  for (const QueryJob& job : jobs) work += job.k.size(2) * q.size(1) * d_head;
+  const auto count = static_cast<std::int64_t>(jobs.size()) * kv_heads;
+  const std::int64_t grain = std::max<std::int64_t>(1, 32768 * count / std::max<std::int64_t>(work, 1));
+  const auto at = [bytes](const at::Tensor& x, std::int64_t offset) {
+    return static_cast<const char*>(x.const_data_ptr()) + offset * bytes;
+  };
+  at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch;
+    for (std::int64_t task = begin; task < end; ++task) {
+      const QueryJob& job = jobs[task / kv_heads];
+      const std::int64_t head = task % kv_heads, place = head * heads_per_kv * d_head;
+      const OneQuery shape{element_of(q),
+                           heads_per_kv,
+                           d_head,
+                           job.k.size(2),
+                           job.k.stride(2),
+                           job.v.stride(2),
+                           static_cast<float>(scale)};
+      scratch.resize(heads_per_kv * (shape.keys + d_head));
+      attend_one_query(shape, at(q, job.row * q.stride(0) + place), at(job.k, head * job.k.stride(1)),
+                       at(job.v, head * job.v.stride(1)), scratch.data(),
+                       static_cast<char*>(out.mutable_data_ptr()) + (job.row * out.stride(0) + place) * bytes);
+    }
+  });
+}
+
 // The flash kernel of libtorch's CPU side, called by its own name: it shares key heads among query heads without
 // copying them. log_sums: per run, kept for the backward pass if not null.
 at::Tensor attend_on_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
                          int layer, double scale, tensor_list* log_sums) {
   at::Tensor out;
+  std::vector<QueryJob> queries;
   for (const AttentionRun& run : plan.runs) {
     const auto [keys, values] = keys_and_values(plan, run, layer, k, v);
+    if (run.cache != nullptr && run.length == 1 && !run.mask.defined() && has_kernels(q)) {
+      queries.push_back({run.begin, keys, values});
+      continue;
+    }
     const auto [attended, log_sum] = at::_scaled_dot_product_flash_attention_for_cpu(
         sequences(q, run.begin, run.count, run.length), keys, values, 0.0, run.causal, mask_argument(run), scale);
     place_rows(out, rows_of(attended), run.begin, q.size(0));
     if (log_sums != nullptr) log_sums->push_back(log_sum);
+  }
+  if (!queries.empty()) {
+    if (!out.defined()) out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+    attend_queries(queries, with_plain_rows(q), scale, out);
   }
   return out;
 }

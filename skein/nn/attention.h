@@ -1,7 +1,7 @@
 // Attention over packed segments: no row sees outside its own sequence.
 //
-// What is the same in every layer of a pass (which rows form a sequence, which of them see which) is worked out once, as
-// an AttentionPlan; neighbouring sequences of equal length are attended in one call.
+// What is the same in every layer of a pass (which rows form a sequence, which of them see which) is worked out once,
+// as an AttentionPlan; neighbouring sequences of equal length are attended in one call.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +18,14 @@ namespace skein {
 struct AttentionRun {
   std::int64_t begin = 0, count = 1, length = 0;
   std::int64_t key_begin = 0, key_length = 0;  // their keys: `count` sequences of key_length rows from key_begin
-  KvSequence* cache = nullptr;                 // keys come from here instead, after this pass's were appended (count = 1)
-  bool causal = false;                         // lower triangle; only where there is no mask
-  at::Tensor mask;                             // (1, 1 or H, length, keys) added to the scores; undefined: none
+  KvSequence* cache = nullptr;  // keys come from here instead, after this pass's were appended (count = 1)
+  bool causal = false;          // lower triangle; only where there is no mask
+  at::Tensor mask;              // (1, 1 or H, length, keys) added to the scores; undefined: none
 };
 
 struct AttentionPlan {
   std::vector<AttentionRun> runs;
-  bool cross = false;              // caches give their source's keys and values
+  bool cross = false;  // caches give their source's keys and values
   bool has_cache() const;
 };
 
@@ -43,8 +43,8 @@ class ScoreBias {
 };
 
 // bias: may be null.
-std::shared_ptr<const AttentionPlan> plan_self_attention(const std::vector<Segment>& segments, const PlanOptions& options,
-                                                         const ScoreBias* bias = nullptr);
+std::shared_ptr<const AttentionPlan> plan_self_attention(const std::vector<Segment>& segments,
+                                                         const PlanOptions& options, const ScoreBias* bias = nullptr);
 // Each segment reads source.at(segment.source) whole.
 std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segment>& segments,
                                                           const std::vector<Segment>& source);

@@ -1,5 +1,5 @@
-// All that one forward pass may change or remember: the filler of the slots and its memory. (Positions and caches travel
-// with the PackedBatch.)
+// All that one forward pass may change or remember: the filler of the slots and its memory. (Positions and caches
+// travel with the PackedBatch.)
 #pragma once
 
 #include <memory>
@@ -15,8 +15,8 @@ class SlotMemory {
 };
 
 struct ForwardState {
-  const SlotFiller* filler = nullptr;    // borrowed for the call; null: the plain base
-  std::shared_ptr<SlotMemory> memory;    // made and read by the filler or its owner; may be null
+  const SlotFiller* filler = nullptr;  // borrowed for the call; null: the plain base
+  std::shared_ptr<SlotMemory> memory;  // made and read by the filler or its owner; may be null
 };
 
 }  // namespace skein

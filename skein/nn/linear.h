@@ -9,16 +9,16 @@
 namespace skein {
 
 struct FrozenLinear {
-  int slot_idx = -1;      // place in slot_names(config)
-  at::Tensor weight;      // (D_out, D_in), a row range of the group's weight
-  at::Tensor bias;        // (D_out), or undefined
+  int slot_idx = -1;  // place in slot_names(config)
+  at::Tensor weight;  // (D_out, D_in), a row range of the group's weight
+  at::Tensor bias;    // (D_out), or undefined
 };
 
 // q, k, v of one attention, gate and up of one feed-forward: one product for all of them when no expert is attached.
 struct LinearGroup {
-  at::Tensor weight;                 // (sum of D_out, D_in)
-  at::Tensor bias;                   // (sum of D_out), or undefined
-  std::vector<FrozenLinear> parts;   // views of the above, in row order
+  at::Tensor weight;                // (sum of D_out, D_in)
+  at::Tensor bias;                  // (sum of D_out), or undefined
+  std::vector<FrozenLinear> parts;  // views of the above, in row order
 };
 
 // Parts of `rows` outputs each as views of a grouped weight and bias that are there already.

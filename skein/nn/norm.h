@@ -8,7 +8,7 @@
 namespace skein {
 
 struct RmsNorm {
-  at::Tensor weight;             // (D) f32, holding values of the compute dtype; Gemma: 1 + w
+  at::Tensor weight;  // (D) f32, holding values of the compute dtype; Gemma: 1 + w
   double eps = 1e-6;
   // Llama, Qwen and T5 round the normalised row to the compute dtype before they multiply; Gemma rounds once, after.
   bool rounds_before_weight = true;

@@ -21,39 +21,41 @@ class KvSequence {
 
   // Appends k, v (T, Hkv, Dh) of the layer; returns all keys and values so far, (length + T, Hkv, Dh) each.
   std::pair<at::Tensor, at::Tensor> append(int layer, const at::Tensor& k, const at::Tensor& v);
-  void advance(std::int64_t num_tokens);          // after the last layer
+  void advance(std::int64_t num_tokens);  // after the last layer
 
   // Encoder-decoder: keys and values of the source (S, H, Dh), computed once per layer.
-  struct Cross { at::Tensor k, v; };
-  std::vector<Cross> cross;                        // empty until the first pass
+  struct Cross {
+    at::Tensor k, v;
+  };
+  std::vector<Cross> cross;  // empty until the first pass
 
  private:
   void reserve(int layer, std::int64_t num_tokens);
 
-  std::vector<at::Tensor> keys_, values_;          // per layer (capacity, Hkv, Dh)
+  std::vector<at::Tensor> keys_, values_;  // per layer (capacity, Hkv, Dh)
   std::int64_t capacity_ = 0;
   std::int64_t length_ = 0;
 };
 
 struct Segment {
-  std::int64_t begin = 0;      // first row of N
-  std::int64_t length = 0;     // rows, branches included
+  std::int64_t begin = 0;   // first row of N
+  std::int64_t length = 0;  // rows, branches included
   // A prompt with several continuations: the first length - sum(branches) rows are causal; each branch then sees the
   // prompt and itself, never another branch, at positions that continue the prompt. Empty: one causal sequence.
   std::vector<std::int64_t> branches;
-  KvSequence* cache = nullptr; // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
-  std::int64_t source = -1;    // encoder-decoder: which segment of the source this one reads
+  KvSequence* cache = nullptr;  // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
+  std::int64_t source = -1;     // encoder-decoder: which segment of the source this one reads
 };
 
 struct PackedBatch {
-  at::Tensor ids;              // (N) int64
-  at::Tensor positions;        // (N) int64: within the sequence
+  at::Tensor ids;        // (N) int64
+  at::Tensor positions;  // (N) int64: within the sequence
   std::vector<Segment> segments;
   std::int64_t num_tokens() const { return ids.defined() ? ids.size(0) : 0; }
 };
 
 struct SequenceInput {
-  std::vector<std::int32_t> tokens;               // of the prompt (or the whole sequence)
+  std::vector<std::int32_t> tokens;  // of the prompt (or the whole sequence)
   std::vector<std::vector<std::int32_t>> branches;
   KvSequence* cache = nullptr;
   std::int64_t source = -1;

@@ -20,19 +20,21 @@ class Recompute : public torch::autograd::Function<Recompute> {
  public:
   // anchor: requires a gradient, so that the output does, even where only leaves inside the block want one.
   static at::Tensor forward(AutogradContext* ctx, const BlockFunction& block, const at::Tensor& anchor,
-                            const tensor_list& inputs) {
-    ctx->save_for_backward(inputs);
+                            at::TensorList inputs) {
+    ctx->save_for_backward(inputs.vec());
     const auto holder = c10::make_intrusive<BlockHolder>(block);
     ctx->saved_data["block"] = c10::IValue::make_capsule(holder);
     (void)anchor;
-    return holder->block(inputs);  // grad mode is off inside a Function's forward
+    return holder->block(inputs.vec());  // grad mode is off inside a Function's forward
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const tensor_list saved = ctx->get_saved_variables();
     const auto holder = ctx->saved_data["block"].toCapsule();
     tensor_list inputs;
-    for (const at::Tensor& input : saved) inputs.push_back(input.detach().requires_grad_(input.requires_grad()));
+    for (const at::Tensor& input : saved) {
+      inputs.push_back(input.defined() ? input.detach().requires_grad_(input.requires_grad()) : input);
+    }
     at::Tensor output;
     {
       const at::AutoGradMode grad_on(true);
@@ -40,7 +42,7 @@ class Recompute : public torch::autograd::Function<Recompute> {
     }
     if (output.requires_grad()) torch::autograd::backward({output}, {grads[0]});
     tensor_list input_grads{at::Tensor(), at::Tensor()};  // of block and anchor
-    for (const at::Tensor& input : inputs) input_grads.push_back(input.grad());
+    for (const at::Tensor& input : inputs) input_grads.push_back(input.defined() ? input.grad() : input);
     return input_grads;
   }
 };
@@ -50,7 +52,7 @@ class Recompute : public torch::autograd::Function<Recompute> {
 at::Tensor recompute(const BlockFunction& block, const std::vector<at::Tensor>& inputs) {
   if (!at::GradMode::is_enabled()) return block(inputs);
   const at::Tensor anchor = at::empty({0}, inputs.front().options()).requires_grad_(true);
-  return Recompute::apply(block, anchor, inputs);
+  return Recompute::apply(block, anchor, at::TensorList(inputs));  // a vector would not be seen as variables
 }
 
 }  // namespace skein

@@ -4,8 +4,10 @@
 #include <numbers>
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "skein/nn/bridge.h"
+#include "skein/nn/kernels/tensor_rows.h"
 
 namespace skein {
 namespace {
@@ -34,6 +36,32 @@ at::Tensor on_device(const std::vector<float>& values, const c10::Device& device
   return tensor_of(values, {static_cast<std::int64_t>(values.size())}).to(device);
 }
 
+at::Tensor turn_rows(const at::Tensor& input, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
+  const at::Tensor x = with_plain_rows(input);  // (N, H, Dh)
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  const RotaryShape shape{element_of(x), x.size(1), x.size(2) / 2, inverse};
+  parallel_rows(x.size(0), x.size(1) * x.size(2), [&](std::int64_t begin, std::int64_t end) {
+    rotate_rows(shape, rows_of(x), cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), mutable_rows_of(y), begin,
+                end);
+  });
+  return y;
+}
+
+// A turn's gradient is the turn back: nothing of x is kept.
+class Turn : public torch::autograd::Function<Turn> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
+                            const at::Tensor& sin) {
+    ctx->save_for_backward({cos, sin});
+    return turn_rows(x, cos, sin, false);
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
+                                               torch::autograd::tensor_list grads) {
+    const torch::autograd::tensor_list saved = ctx->get_saved_variables();
+    return {turn_rows(grads[0], saved[0], saved[1], true), at::Tensor(), at::Tensor()};
+  }
+};
+
 }  // namespace
 
 Rotary Rotary::full(const BackboneConfig& config, const c10::Device& device) {
@@ -59,6 +87,10 @@ RotaryTable Rotary::table(const at::Tensor& positions) const {
 }
 
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table) {
+  if (has_kernels(x)) {
+    const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
+    return needs_grad ? Turn::apply(x, table.cos, table.sin) : turn_rows(x, table.cos, table.sin, false);
+  }
   const std::int64_t half = x.size(-1) / 2;
   const at::Tensor wide = x.to(c10::ScalarType::Float);
   const at::Tensor first = wide.narrow(-1, 0, half), second = wide.narrow(-1, half, half);  // (N, H, Dh/2)

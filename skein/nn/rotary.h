@@ -1,4 +1,5 @@
-// Rotary position embedding (arXiv 2104.09864) on halves, as Hugging Face lays heads out: dimension i turns with i + Dh/2.
+// Rotary position embedding (arXiv 2104.09864) on halves, as Hugging Face lays heads out: dimension i turns with i +
+// Dh/2.
 #pragma once
 
 #include <ATen/core/Tensor.h>

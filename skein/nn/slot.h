@@ -1,5 +1,5 @@
-// Where an expert may attach: every linear of the backbone. nn/ declares it and knows no expert; experts/ and route/ fill
-// it, as a file system's user supplies a filter policy.
+// Where an expert may attach: every linear of the backbone. nn/ declares it and knows no expert; experts/ and route/
+// fill it, as a file system's user supplies a filter policy.
 #pragma once
 
 #include <vector>

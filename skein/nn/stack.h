@@ -10,8 +10,8 @@
 
 namespace skein {
 
-// block(inputs, state), recomputed in the backward pass if asked for. The second run sees the same filler but no memory:
-// what is remembered is written once, in the forward pass.
+// block(inputs, state), recomputed in the backward pass if asked for. The second run sees the same filler but no
+// memory: what is remembered is written once, in the forward pass.
 template <typename Block>
 at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
   if (!recomputes) return block(inputs, state);

@@ -4,9 +4,17 @@
 
 #include "skein/base/check.h"
 #include "skein/nn/bridge.h"
+#include "skein/nn/large_pages.h"
 
 namespace skein {
 namespace {
+
+constexpr std::int64_t kAlignment = 32;  // elements: a cache line in bf16
+
+std::int64_t aligned_numel(const Shape& shape) {
+  const std::int64_t numel = checked_numel(shape).value();
+  return (numel + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 // The module that owns a tensor: its name without the last component.
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
@@ -18,7 +26,20 @@ WeightReader::WeightReader(const BaseModel& base, const ComputeOptions& compute)
       compute_(compute),
       slots_(slot_names(base.config)),
       progress_("Reading weights", static_cast<std::int64_t>(tensor_names(base.config).size()), "tensors") {
-  for (TensorName& name : tensor_names(base.config)) names_[name.role].push_back(std::move(name));
+  std::int64_t total = 0;
+  for (TensorName& name : tensor_names(base.config)) {
+    total += aligned_numel(name.shape);
+    names_[name.role].push_back(std::move(name));
+  }
+  arena_ = compute.device.is_cpu()
+               ? empty_on_large_pages(total, compute.dtype)
+               : at::empty({total}, at::TensorOptions().dtype(compute.dtype).device(compute.device));
+}
+
+at::Tensor WeightReader::allocate(const Shape& shape) {
+  const at::Tensor tensor = arena_.narrow(0, used_, checked_numel(shape).value()).view(shape);
+  used_ += aligned_numel(shape);  // a group takes no more than its parts were counted for
+  return tensor;
 }
 
 bool WeightReader::has_next(TensorRole role) const {
@@ -41,7 +62,7 @@ void WeightReader::read(const TensorName& name, at::Tensor out) {
 
 at::Tensor WeightReader::next(TensorRole role) {
   const TensorName& name = take(role);
-  at::Tensor tensor = at::empty(name.shape, at::TensorOptions().dtype(compute_.dtype).device(compute_.device));
+  at::Tensor tensor = allocate(name.shape);
   read(name, tensor);
   return tensor;
 }
@@ -61,9 +82,8 @@ LinearGroup WeightReader::next_linears(int count, bool biased) {
     SKEIN_CHECK(slot.d_out == rows.back() && slot.d_in == weights.back().shape[1]);
     SKEIN_CHECK(slot.d_in == weights.front().shape[1]);
   }
-  const auto options = at::TensorOptions().dtype(compute_.dtype).device(compute_.device);
-  LinearGroup group = group_of(at::empty({total_rows, weights.front().shape[1]}, options),
-                               biased ? at::empty({total_rows}, options) : at::Tensor(), rows, slot_idxs);
+  LinearGroup group = group_of(allocate({total_rows, weights.front().shape[1]}),
+                               biased ? allocate({total_rows}) : at::Tensor(), rows, slot_idxs);
   for (int i = 0; i < count; ++i) {
     read(weights[i], group.parts[i].weight);
     if (!biased) continue;

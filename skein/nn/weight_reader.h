@@ -1,8 +1,9 @@
 // Hands out a model's weights in the order in which its modules are declared, read straight into their final tensors.
 //
-// No name is spelled here: spec/tensor_names.h lists a model's tensors in forward order, and a module asks for "the next
-// norm" or "the next three linears". Shapes, slots and completeness are checked against the list, so a module that asks
-// for the wrong thing cannot load (SKEIN_CHECK: the program's own fault). Throws Failure where the file is at fault.
+// No name is spelled here: spec/tensor_names.h lists a model's tensors in forward order, and a module asks for "the
+// next norm" or "the next three linears". Shapes, slots and completeness are checked against the list, so a module that
+// asks for the wrong thing cannot load (SKEIN_CHECK: the program's own fault). Throws Failure where the file is at
+// fault.
 #pragma once
 
 #include <cstdint>
@@ -25,14 +26,15 @@ class WeightReader {
   // base: borrowed while the reader lives.
   WeightReader(const BaseModel& base, const ComputeOptions& compute);
 
-  at::Tensor next(TensorRole role);                   // in compute dtype
+  at::Tensor next(TensorRole role);  // in compute dtype
   // The next `count` linears as one group; biased: each has a bias.
   LinearGroup next_linears(int count, bool biased = false);
   bool has_next(TensorRole role) const;
-  void finish();                                      // every tensor of the list was handed out
+  void finish();  // every tensor of the list was handed out
 
  private:
   const TensorName& take(TensorRole role);
+  at::Tensor allocate(const Shape& shape);  // in the arena
   void read(const TensorName& name, at::Tensor out);
 
   const BaseModel& base_;
@@ -40,6 +42,8 @@ class WeightReader {
   std::map<TensorRole, std::vector<TensorName>> names_;  // per role, in forward order
   std::map<TensorRole, std::size_t> taken_;
   std::vector<SlotName> slots_;
+  at::Tensor arena_;  // all weights in forward order, as a pass reads them
+  std::int64_t used_ = 0;
   Progress progress_;
   std::int64_t num_read_ = 0;
 };
