@@ -25,8 +25,8 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   CLI::Option* library = command.add_option("--library", flags.library, "A pool of experts to route among")
       ->type_name("LIB")->group(group)->excludes(adapter);
   const auto routed = [&](CLI::Option* option) { option->group(group)->needs(library); };
-  routed(command.add_option("--router", flags.router, "phatgoose (trained gates), uniform (all alike), single (--expert) or "
-                                                      "merged (mean of all experts' products)")
+  routed(command.add_option("--router", flags.router, "phatgoose (trained gates), uniform (K experts at random), single "
+                                                      "(--expert) or merged (mean of all experts' products)")
              ->type_name("ROUTER")->check(CLI::IsMember({"phatgoose", "uniform", "single", "merged"}))->capture_default_str());
   routed(command.add_option("--top-k", flags.top_k, "Experts per token and module")->type_name("K")
              ->check(CLI::PositiveNumber)->capture_default_str());
@@ -37,6 +37,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
              ->type_name("SET")->check(CLI::IsMember({"all", "chosen"}))->capture_default_str());
   routed(command.add_option("--gate-norm", flags.gate_norm, "How gates are normalised: layer, l2 or none")->type_name("NORM")
              ->check(CLI::IsMember({"layer", "l2", "none"}))->capture_default_str());
+  routed(command.add_flag("--bf16-scores", flags.bf16_scores, "Multiply scores in bf16, as the released code does under autocast; ties get likely"));
   routed(command.add_option("--expert", flags.expert, "With --router single: the expert that takes every token")->type_name("NAME"));
   routed(command.add_option("--only", flags.only, "Route among these experts alone")->type_name("NAME")->delimiter(','));
   routed(command.add_option("--without", flags.without, "Switch these experts off")->type_name("NAME")->delimiter(','));
@@ -58,6 +59,8 @@ ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common)
   router.softmax_over_chosen = flags.router_softmax == "chosen";
   using enum RouterOptions::GateNorm;
   router.gate_norm = flags.gate_norm == "layer" ? kLayerNorm : flags.gate_norm == "l2" ? kL2 : kNone;
+  router.bf16_scores = flags.bf16_scores;
+  router.seed = common.seed;
   router.expert = flags.expert;
   router.only = flags.only;
   router.without = flags.without;

@@ -18,6 +18,7 @@ struct ModelFlags {
   double router_temperature = 1;
   std::string router_softmax = "all";
   std::string gate_norm = "layer";
+  bool bf16_scores = false;
   std::string expert;
   std::vector<std::string> only, without;
   bool allow_other_base = false;

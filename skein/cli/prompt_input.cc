@@ -4,7 +4,6 @@
 
 #include <iostream>
 #include <iterator>
-#include <limits>
 
 #include "skein/base/concat.h"
 #include "skein/cli/prompt_flags.h"
@@ -29,15 +28,7 @@ std::vector<TokenId> prompt_tokens(PromptFlags& flags, const LoadedModel& model)
                                              : concat(flags.prompt_file, " is empty; expected the text of a prompt"), ErrorKind::kUsage});
   }
   unescape_separator(flags.form);
-  flags.form.max_input = std::numeric_limits<std::int64_t>::max();  // never cut in silence
-  std::vector<TokenId> tokens = encode_prompt(text, *model.tokenizer, model.base.config, flags.form);
-  const BackboneConfig& config = model.base.config;
-  const auto length = static_cast<std::int64_t>(tokens.size());
-  if (!config.is_encoder_decoder() && length >= config.max_positions) {
-    throw Failure({concat("the prompt has ", length, " tokens; ", model.base.path, " reads ", config.max_positions,
-                          " with the answer included, so the prompt must be shorter")});
-  }
-  return tokens;
+  return encode_prompt(text, *model.tokenizer, model.base.config, flags.form);
 }
 
 }  // namespace skein

@@ -17,7 +17,7 @@ struct PromptFlags {
 };
 
 void add_prompt_input(CLI::App& command, PromptFlags& flags);
-// Throws Failure: no prompt, an empty one, or one that leaves no room for a token in the base's context.
+// Never cut. Throws Failure: no prompt, or an empty one.
 std::vector<TokenId> prompt_tokens(PromptFlags& flags, const LoadedModel& model);
 
 }  // namespace skein

@@ -73,6 +73,9 @@ Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt,
   }
   const std::size_t answer_begin = stream.size();
   stream.insert(stream.end(), answer.begin(), answer.end());
+  if (!config.is_encoder_decoder() && static_cast<std::int64_t>(stream.size()) > config.max_positions) {
+    throw Failure({concat("there are ", stream.size(), " tokens to trace; the base reads ", config.max_positions)});
+  }
   add_tokens(trace, *model.tokenizer, source, 0, true);
   add_tokens(trace, *model.tokenizer, stream, answer_begin, false);
 
