@@ -95,6 +95,23 @@ TEST_P(Routing, IsTheSameInABatch) {
 INSTANTIATE_TEST_SUITE_P(Variants, Routing, testing::ValuesIn(variants()),
                          [](const auto& variant) { return variant.param.name; });
 
+TEST(MergedPool, LogitsEqualTheMeanOfTheProducts) {
+  for (const auto& [file, pool] : {std::pair{"merged_llama", kLlamaPool}, std::pair{"merged_t5", kT5Pool}}) {
+    const Golden golden(file);
+    const std::string model = base_of(pool[0]);
+    const auto backbone = load_tiny(model);
+    RouterOptions options;
+    options.kind = "merged";
+    const auto filler = make_filler(pool, *backbone, options);
+    ForwardState state{filler.get(), nullptr};
+    const std::vector<at::Tensor> logits = batched_logits(*backbone, sequences_of(Golden(model)), state);
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      expect_close(logits[i], golden.floats(concat("logits.", i)), golden.bound(at::kFloat),
+                   concat(file, ", sequence ", i));
+    }
+  }
+}
+
 class GatedExpert : public testing::TestWithParam<const char*> {};
 
 TEST_P(GatedExpert, LogitsEqualTheReference) {

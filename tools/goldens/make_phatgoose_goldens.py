@@ -7,6 +7,7 @@ Writes tests/golden/agreement/experts/NAME/gates/phatgoose.safetensors, and in t
     phatgoose_VARIANT.safetensors   logits.I (T, V); weights.I.MODULE (rows, E), zero where an expert is not chosen;
                                     error_logits, error_weights (1): of the same reference in float32. Metadata: the variant.
     gated_NAME.safetensors          logits.I of the base with expert NAME behind its gate; error_f32
+    merged_POOL.safetensors         logits.I of the mean of the pool's products; error_f32
     gradients_llama.safetensors     loss, gradients of one expert's A and B, of its gate at zero and at its own value, for
                                     the loss described at training_loss; error.* per tensor, in float32
 """
@@ -15,11 +16,11 @@ import json
 
 import torch
 from float64 import Widened, widen
-from golden_file import GOLDEN, made_by, save_golden, save_readable
+from golden_file import GOLDEN, save_golden, save_readable
 from make_lora_goldens import EXPERTS, POOL, inputs_of, load_base
 from peft import PeftConfig
 from peft.utils.other import get_pattern_key
-from phatgoose_reference import AdaptedLinear, Expert, GatedLinear, RoutedLinear, Router, replace
+from phatgoose_reference import AdaptedLinear, Expert, GatedLinear, MergedLinear, RoutedLinear, Router, replace
 from safetensors.torch import load_file
 
 PREFIX = "base_model.model."
@@ -76,6 +77,14 @@ def routed(model, pool, gates, router, dtype):
     return replace(model, make)
 
 
+def merged(model, pool, dtype):
+    def make(name, linear):
+        experts = [cast(p[name], dtype) if name in p else None for p in pool]
+        return MergedLinear(linear, experts) if any(experts) else None
+
+    return replace(model, make)
+
+
 def smallest_margin(module, k):
     """How far the k-th score is from the next: where float32 might choose another expert."""
     s = module.last_scores
@@ -119,10 +128,11 @@ def gated(model, experts, gates, dtype):
                    if name in experts else None)
 
 
-def gated_golden(name, base, experts, gates, inputs):
+def logits_golden(file, put_in, base, inputs):
+    """logits of the base after put_in(model, dtype), and the error of the same in float32."""
     single, wide = load_base(base), widen(load_base(base))
-    gated(single, experts, gates, torch.float32)
-    gated(wide, experts, gates, torch.float64)
+    put_in(single, torch.float32)
+    put_in(wide, torch.float64)
     tensors, error = {}, 0.0
     for i, given in enumerate(inputs):
         with torch.no_grad(), Widened():
@@ -130,9 +140,9 @@ def gated_golden(name, base, experts, gates, inputs):
         with torch.no_grad():
             error = max(error, (single(**given).logits[0].double() - truth).abs().max().item())
         tensors[f"logits.{i}"] = truth.float()
-    print(f"gated_{name}: error f32 {error:.2e}")
+    print(f"{file}: error f32 {error:.2e}")
     tensors["error_f32"] = torch.tensor([error])
-    save_golden(f"gated_{name}", tensors, __file__)
+    save_golden(file, tensors, __file__)
 
 
 def training_loss(model, inputs):
@@ -142,11 +152,11 @@ def training_loss(model, inputs):
     for i, num_targets in [(2, 3), (3, 10)]:
         ids = inputs[i]["input_ids"][0]
         logits = model(**inputs[i]).logits[0, -num_targets - 1:-1]
-        losses.append(nn_cross_entropy(logits, ids[-num_targets:]))
+        losses.append(cross_entropy(logits, ids[-num_targets:]))
     return torch.cat(losses).mean()
 
 
-def nn_cross_entropy(logits, targets):
+def cross_entropy(logits, targets):
     return -logits.log_softmax(-1)[torch.arange(len(targets)), targets]
 
 
@@ -205,7 +215,8 @@ def main():
         experts = {n: load_expert(n) for n in names}
         gates = {n: make_gates(n, experts[n], torch.Generator().manual_seed(200 + i)) for i, n in enumerate(names)}
         for name in names[:2]:
-            gated_golden(name, base, experts[name], gates[name], inputs)
+            logits_golden(f"gated_{name}", lambda model, dtype: gated(model, experts[name], gates[name], dtype), base, inputs)
+        logits_golden(f"merged_{kind}", lambda model, dtype: merged(model, experts.values(), dtype), base, inputs)
         for variant, router in VARIANTS.items():
             if variant.startswith("t5_") == (kind == "t5"):
                 routed_golden(variant, router, base, list(experts.values()), list(gates.values()), inputs)

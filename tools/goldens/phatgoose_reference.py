@@ -117,6 +117,21 @@ class RoutedLinear(LinearWithExperts):
         return y
 
 
+class MergedLinear(LinearWithExperts):
+    """The pool without a router: the mean of the products."""
+
+    def __init__(self, linear, experts):
+        super().__init__()
+        self.linear, self.experts = linear, experts
+
+    def forward(self, u):
+        y = self.linear(u)
+        for expert in self.experts:
+            if expert is not None:                                     # 14.2: no such module counts as a zero delta
+                y = y + expert.update(u) / len(self.experts)           # 6.1: Delta W = (1/E) sum_e B_e A_e / R
+        return y
+
+
 def replace(model, make):
     """Puts make(name, linear) in the place of every linear for which it gives one; returns {name: module}."""
     placed = {}
