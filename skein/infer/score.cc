@@ -29,10 +29,12 @@ Choices choices_of(const EncodedExample& example) {
   return example.choices.empty() ? Choices{example.target} : example.choices;
 }
 
-// Rows an example takes in the decoder: the prompt, and of each choice all but the last token (nothing follows it).
+// Rows an example takes in the decoder: the prompt once and of each choice all but the last token (nothing follows it);
+// an encoder-decoder's prompt is one start token, for each choice anew.
 std::int64_t num_rows(const EncodedExample& example, bool encoder_decoder) {
-  std::int64_t rows = encoder_decoder ? 1 : static_cast<std::int64_t>(example.input.size());
-  for (const auto& choice : choices_of(example)) rows += static_cast<std::int64_t>(choice.size()) - 1;
+  std::int64_t rows = encoder_decoder ? 0 : static_cast<std::int64_t>(example.input.size());
+  for (const auto& choice : choices_of(example))
+    rows += static_cast<std::int64_t>(choice.size()) - (encoder_decoder ? 0 : 1);
   return rows;
 }
 
@@ -74,44 +76,70 @@ void read_scores(const Backbone& backbone, const at::Tensor& hidden, const std::
   }
 }
 
-// One pass over examples [begin, end).
+// What one pass computes and which of its rows predict what.
+class Batch {
+ public:
+  explicit Batch(const BackboneConfig& config) : config_(config) {}
+
+  void add(const EncodedExample& example, std::vector<TargetScore>& scores) {
+    const Choices choices = choices_of(example);
+    scores.resize(choices.size());
+    config_.is_encoder_decoder() ? add_answers(example, choices, scores) : add_branches(example, choices, scores);
+  }
+
+  void run(const Backbone& backbone, ForwardState& state) const {
+    const c10::Device device = backbone.compute().device;
+    EncodedSource source;
+    if (!sources_.empty()) source = backbone.encode(pack(sources_, device), state);
+    const at::Tensor hidden =
+        backbone.forward(pack(sequences_, device), sources_.empty() ? nullptr : &source, state);  // (N, D)
+    read_scores(backbone, hidden, predictions_);
+  }
+
+ private:
+  // The first token is predicted by row `before`, the others by the rows from `rest` on.
+  void predict(const std::vector<TokenId>& choice, std::int64_t before, std::int64_t rest, TargetScore& score) {
+    for (std::size_t t = 0; t < choice.size(); ++t) {
+      const std::int64_t row = t == 0 ? before : rest + static_cast<std::int64_t>(t) - 1;
+      predictions_.push_back({row, choice[t], &score, t + 1 == choice.size()});
+    }
+  }
+
+  void add_branches(const EncodedExample& example, const Choices& choices, std::vector<TargetScore>& scores) {
+    SequenceInput sequence{example.input, {}, nullptr, -1};
+    num_rows_ += static_cast<std::int64_t>(example.input.size());
+    const std::int64_t last_of_prompt = num_rows_ - 1;
+    for (std::size_t c = 0; c < choices.size(); ++c) {
+      predict(choices[c], last_of_prompt, num_rows_, scores[c]);
+      if (choices[c].size() < 2) continue;  // an end token alone: the prompt predicts it
+      sequence.branches.emplace_back(choices[c].begin(), choices[c].end() - 1);
+      num_rows_ += static_cast<std::int64_t>(choices[c].size()) - 1;
+    }
+    sequences_.push_back(std::move(sequence));
+  }
+
+  void add_answers(const EncodedExample& example, const Choices& choices, std::vector<TargetScore>& scores) {
+    sources_.push_back({example.input, {}, nullptr, -1});
+    for (std::size_t c = 0; c < choices.size(); ++c) {
+      predict(choices[c], num_rows_, num_rows_ + 1, scores[c]);
+      std::vector<TokenId> tokens = {static_cast<TokenId>(config_.decoder_start_token)};
+      tokens.insert(tokens.end(), choices[c].begin(), choices[c].end() - 1);
+      num_rows_ += static_cast<std::int64_t>(tokens.size());
+      sequences_.push_back({std::move(tokens), {}, nullptr, static_cast<std::int64_t>(sources_.size()) - 1});
+    }
+  }
+
+  const BackboneConfig& config_;
+  std::vector<SequenceInput> sources_, sequences_;
+  std::vector<Prediction> predictions_;
+  std::int64_t num_rows_ = 0;
+};
+
 void score_batch(const Backbone& backbone, const std::vector<EncodedExample>& examples, std::size_t begin,
                  std::size_t end, ForwardState& state, std::vector<std::vector<TargetScore>>& scores) {
-  const bool encoder_decoder = backbone.config().is_encoder_decoder();
-  std::vector<SequenceInput> sources, sequences;
-  std::vector<Prediction> predictions;
-  std::int64_t row = 0;
-  for (std::size_t i = begin; i < end; ++i) {
-    SequenceInput sequence;
-    if (encoder_decoder) {
-      sequence.source = static_cast<std::int64_t>(sources.size());
-      sources.push_back({examples[i].input});
-      sequence.tokens = {static_cast<TokenId>(backbone.config().decoder_start_token)};
-    } else {
-      sequence.tokens = examples[i].input;
-    }
-    row += static_cast<std::int64_t>(sequence.tokens.size());
-    const std::int64_t last_of_prompt = row - 1;
-    const Choices choices = choices_of(examples[i]);
-    scores[i].resize(choices.size());
-    for (std::size_t c = 0; c < choices.size(); ++c) {
-      const auto& choice = choices[c];
-      for (std::size_t t = 0; t < choice.size(); ++t) {
-        const std::int64_t from = t == 0 ? last_of_prompt : row + static_cast<std::int64_t>(t) - 1;
-        predictions.push_back({from, choice[t], &scores[i][c], t + 1 == choice.size()});
-      }
-      if (choice.size() < 2) continue;  // an end token alone: predicted by the prompt
-      sequence.branches.emplace_back(choice.begin(), choice.end() - 1);
-      row += static_cast<std::int64_t>(choice.size()) - 1;
-    }
-    sequences.push_back(std::move(sequence));
-  }
-  const c10::Device device = backbone.compute().device;
-  EncodedSource source;
-  if (encoder_decoder) source = backbone.encode(pack(sources, device), state);
-  const at::Tensor hidden =
-      backbone.forward(pack(sequences, device), encoder_decoder ? &source : nullptr, state);  // (N, D)
-  read_scores(backbone, hidden, predictions);
+  Batch batch(backbone.config());
+  for (std::size_t i = begin; i < end; ++i) batch.add(examples[i], scores[i]);
+  batch.run(backbone, state);
 }
 
 }  // namespace
