@@ -50,7 +50,8 @@ std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segm
                                                           const std::vector<Segment>& source);
 
 // q (N, H, Dh), k and v (S, Hkv, Dh); rows may be strided, heads contiguous -> (N, H * Dh). Scores times `scale`.
-// layer: of the caches. Differentiable in q, k, v unless the plan has caches.
+// In f32 a sequence's rows are the same bits alone and packed, if Dh is a multiple of 16. layer: of the caches.
+// Differentiable in q, k, v unless the plan has caches.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale);
 

@@ -44,9 +44,9 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
 class FrozenProduct : public torch::autograd::Function<FrozenProduct> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias) {
+                            const std::optional<at::Tensor>& bias) {
     ctx->save_for_backward({weight});
-    return dot_rows(x, weight, bias);
+    return dot_rows(x, weight, bias.value_or(at::Tensor()));
   }
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     return {at::mm(grads[0], ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
@@ -101,7 +101,8 @@ at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at
     return at::linear(x, weight, bias);
   }
   const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
-  return needs_grad ? FrozenProduct::apply(x, weight, bias) : dot_rows(x, weight, bias);
+  return needs_grad ? FrozenProduct::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt)
+                    : dot_rows(x, weight, bias);
 }
 
 }  // namespace skein

@@ -32,9 +32,7 @@ class Recompute : public torch::autograd::Function<Recompute> {
     const tensor_list saved = ctx->get_saved_variables();
     const auto holder = ctx->saved_data["block"].toCapsule();
     tensor_list inputs;
-    for (const at::Tensor& input : saved) {
-      inputs.push_back(input.defined() ? input.detach().requires_grad_(input.requires_grad()) : input);
-    }
+    for (const at::Tensor& input : saved) inputs.push_back(input.detach().requires_grad_(input.requires_grad()));
     at::Tensor output;
     {
       const at::AutoGradMode grad_on(true);
@@ -42,7 +40,7 @@ class Recompute : public torch::autograd::Function<Recompute> {
     }
     if (output.requires_grad()) torch::autograd::backward({output}, {grads[0]});
     tensor_list input_grads{at::Tensor(), at::Tensor()};  // of block and anchor
-    for (const at::Tensor& input : inputs) input_grads.push_back(input.defined() ? input.grad() : input);
+    for (const at::Tensor& input : inputs) input_grads.push_back(input.grad());
     return input_grads;
   }
 };
