@@ -1,5 +1,8 @@
 #include "skein/experts/apply.h"
 
+#include <algorithm>
+#include <utility>
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -11,7 +14,7 @@ namespace {
 
 // One thread's room for a block of rows.
 struct Workspace {
-  std::vector<std::int64_t> begin;       // E + 1: where each expert's segment of pairs starts
+  std::vector<std::int64_t> begin, end;  // of each expert's segment of pairs (E)
   std::vector<std::int32_t> rows;        // of each pair, within the block
   std::vector<float> weights;            // of each pair
   std::vector<float> middle;             // (pairs, R rounded up) of T
@@ -23,32 +26,39 @@ struct Block {
   std::int64_t begin = 0, end = 0;
 };
 
-// Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts.
+// Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts. A row that
+// names an expert twice becomes one pair: the kernels need distinct rows in a segment.
 void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, Workspace& work) {
   const std::int64_t k = mixture.ids.size(1);
   const std::int32_t* ids = mixture.ids.const_data_ptr<std::int32_t>();
   const float* weights = mixture.weights.const_data_ptr<float>();
   const auto counts = [&](std::int64_t i) { return weights[i] != 0 && slot.has(ids[i]); };
-  work.begin.assign(slot.num_experts() + 1, 0);
+  work.end.assign(slot.num_experts(), 0);
   for (std::int64_t i = block.begin * k; i < block.end * k; ++i) {
-    if (counts(i)) ++work.begin[ids[i] + 1];
+    if (counts(i)) ++work.end[ids[i]];
   }
-  for (int e = 0; e < slot.num_experts(); ++e) work.begin[e + 1] += work.begin[e];
-  work.rows.resize(work.begin.back());
-  work.weights.resize(work.begin.back());
+  work.begin.resize(slot.num_experts());
+  std::int64_t num_pairs = 0;
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    work.begin[e] = num_pairs;
+    num_pairs += std::exchange(work.end[e], num_pairs);
+  }
+  work.rows.resize(num_pairs);
+  work.weights.resize(num_pairs);
   work.is_touched.assign(block.end - block.begin, 0);
-  std::vector<std::int64_t>& next = work.begin;  // shifted by one segment while filling
   for (std::int64_t row = 0; row < block.end - block.begin; ++row) {
     for (std::int64_t i = (block.begin + row) * k; i < (block.begin + row + 1) * k; ++i) {
       if (!counts(i)) continue;
-      const std::int64_t at = next[ids[i]]++;
-      work.rows[at] = static_cast<std::int32_t>(row);
-      work.weights[at] = weights[i];
+      std::int64_t& end = work.end[ids[i]];
+      if (end > work.begin[ids[i]] && work.rows[end - 1] == row) {
+        work.weights[end - 1] += weights[i];
+        continue;
+      }
+      work.rows[end] = static_cast<std::int32_t>(row);
+      work.weights[end++] = weights[i];
       work.is_touched[row] = 1;
     }
   }
-  for (int e = slot.num_experts(); e > 0; --e) next[e] = next[e - 1];
-  next[0] = 0;
 }
 
 // Experts are added in ascending order, whatever the row's neighbours.
@@ -62,7 +72,7 @@ void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Bloc
   const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
   for (int e = 0; e < slot.num_experts(); ++e) {
     const std::int64_t first = work.begin[e];
-    const std::int64_t count = work.begin[e + 1] - first;
+    const std::int64_t count = work.end[e] - first;
     if (count == 0) continue;
     kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x_rows, x.stride(0), work.rows.data() + first,
                    work.weights.data() + first, count, middle + first * middle_width,
@@ -77,7 +87,7 @@ void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Bloc
     std::fill(work.sums.begin(), work.sums.end(), 0.0F);
     for (int e = 0; e < slot.num_experts(); ++e) {
       const std::int64_t first = work.begin[e];
-      const std::int64_t count = work.begin[e + 1] - first;
+      const std::int64_t count = work.end[e] - first;
       if (count == 0) continue;
       const std::int64_t padded_rank = round_up(slot.rank(e), LoraKernels<T>::kPack);
       kernels.expand(slot.packed_b<T>(e) + c * padded_rank, padded_rank / LoraKernels<T>::kPack, columns,

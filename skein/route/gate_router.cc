@@ -57,8 +57,10 @@ const GateTensors& gate_at(const ExpertBank& bank, const std::vector<GateFile>& 
 }  // namespace
 
 GateRouter::GateRouter(const RouterOptions& options, const ExpertBank& bank, const std::vector<GateFile>& gates,
-                       const std::vector<bool>& is_allowed, const ComputeOptions& compute)
-    : options_(options), num_experts_(bank.num_experts()), packed_(compute.device.is_cpu() && !options.bf16_scores) {
+                       const std::vector<bool>& is_allowed, const ComputeOptions& compute, bool by_libtorch)
+    : options_(options),
+      num_experts_(bank.num_experts()),
+      packed_(compute.device.is_cpu() && !options.bf16_scores && !by_libtorch) {
   std::vector<GateFile> none;
   if (gates.empty()) none.resize(num_experts_);
   const std::vector<GateFile>& all = gates.empty() ? none : gates;

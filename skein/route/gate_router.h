@@ -13,9 +13,10 @@ namespace skein {
 
 class GateRouter : public Router {
  public:
-  // is_allowed (E): experts not switched off. Throws Failure (kUsage) where an allowed expert has no gate.
+  // is_allowed (E): experts not switched off. by_libtorch: not with the CPU's own kernels; other devices and bf16
+  // scores always are. Throws Failure (kUsage) where an allowed expert has no gate.
   GateRouter(const RouterOptions& options, const ExpertBank& bank, const std::vector<GateFile>& gates,
-             const std::vector<bool>& is_allowed, const ComputeOptions& compute);
+             const std::vector<bool>& is_allowed, const ComputeOptions& compute, bool by_libtorch = false);
   std::vector<Mixture> route_group(const std::vector<int>& slot_idxs, const at::Tensor& x) const override;
 
  private:
