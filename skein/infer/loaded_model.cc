@@ -1,6 +1,7 @@
 #include "skein/infer/loaded_model.h"
 
 #include <algorithm>
+#include <future>
 
 #include "skein/base/concat.h"
 #include "skein/base/progress.h"
@@ -104,13 +105,15 @@ void use_adapter(Env& env, LoadedModel& model, const ModelOptions& options) {
 LoadedModel load_model(Env& env, const ModelOptions& options) {
   LoadedModel model;
   model.base = or_throw(open_base_model(env, options.base));
-  model.tokenizer = or_throw(load_tokenizer(env, options.base));
+  // Tokenizer and weights come from the same file and do not wait for each other.
+  auto tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(env, options.base); });
+  model.backbone = load_backbone(model.base, options.compute);
+  model.tokenizer = or_throw(tokenizer.get());
   const std::int64_t tokens = model.tokenizer->vocabulary_size(), rows = model.base.config.vocabulary_size;
   if (tokens > rows) {
     throw Failure({concat(options.base, ": the tokenizer has ", tokens, " tokens and the embedding ", rows,
                           " rows; the tokenizer is another model's")});
   }
-  model.backbone = load_backbone(model.base, options.compute);
   change_experts(env, model, options);
   return model;
 }
