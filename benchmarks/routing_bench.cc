@@ -18,7 +18,7 @@
 namespace skein {
 namespace {
 
-struct Shape {
+struct StackShape {
   std::int64_t layers, width, kv_width, ff_width, rank;
   int top_k;
 };
@@ -28,7 +28,7 @@ struct Stack {
   std::vector<LinearGroup> groups;
 };
 
-Stack make_stack(const Shape& shape, c10::ScalarType dtype) {
+Stack make_stack(const StackShape& shape, c10::ScalarType dtype) {
   Stack stack;
   const auto add_group = [&](std::int64_t d_in, const std::vector<std::int64_t>& widths) {
     std::vector<at::Tensor> weights, biases(widths.size());
@@ -55,7 +55,7 @@ struct Pool {
 };
 
 // Random gates scatter the tokens over all experts: the worst case for grouping.
-Pool make_pool(const Stack& stack, const Shape& shape, int num_experts, const ComputeOptions& compute) {
+Pool make_pool(const Stack& stack, const StackShape& shape, int num_experts, const ComputeOptions& compute) {
   std::mt19937_64 generator(1);
   std::vector<LoraAdapter> adapters;
   std::vector<GateFile> gates;
@@ -82,8 +82,8 @@ std::vector<int> slots_of(const LinearGroup& group) {
   return slot_idxs;
 }
 
-void measure(const Stack& stack, const Pool& pool, const Shape& shape, std::int64_t num_rows, c10::ScalarType dtype,
-             int repeats) {
+void measure(const Stack& stack, const Pool& pool, const StackShape& shape, std::int64_t num_rows,
+             c10::ScalarType dtype, int repeats) {
   const c10::InferenceMode inference;
   std::vector<at::Tensor> inputs;
   std::vector<std::vector<Mixture>> mixtures;
@@ -139,7 +139,7 @@ void measure(const Stack& stack, const Pool& pool, const Shape& shape, std::int6
 int main(int argc, char** argv) {
   using namespace skein;
   set_compute_threads(static_cast<int>(integer_argument(argc, argv, "threads", 0)));
-  const Shape shape{
+  const StackShape shape{
       integer_argument(argc, argv, "layers", 30),    integer_argument(argc, argv, "width", 576),
       integer_argument(argc, argv, "kv-width", 192), integer_argument(argc, argv, "ff-width", 1536),
       integer_argument(argc, argv, "rank", 16),      static_cast<int>(integer_argument(argc, argv, "top-k", 2))};
