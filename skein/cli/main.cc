@@ -1,7 +1,11 @@
 // The program's door: the table of verbs, and the one place where errors become a sentence and an exit code.
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string_view>
 
 #include "skein/base/interrupt.h"
 #include "skein/cli/command_line.h"
@@ -42,9 +46,27 @@ int run(int argc, char** argv) {
   }
 }
 
+// OpenMP's threads spin for milliseconds at each barrier. When another program wants the cores too, each spins while
+// the one it waits for is not running: a training step then takes twelve times as long (docs/results/speed.md). The
+// runtime reads its settings when it is loaded, before main, so long work starts the program once more with a short
+// spin, unless the user has said otherwise.
+void limit_spinning(int argc, char** argv) {
+  if (argc < 2) return;
+  const std::string_view verb = argv[1];
+  if (verb != "train" && verb != "eval") return;
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  char program[4096];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) return;
+  program[length] = '\0';
+  setenv("GOMP_SPINCOUNT", "10000", 1);
+  execv(program, argv);  // comes back only if it failed: then all is as it was
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  limit_spinning(argc, argv);
   skein::catch_interrupts();
   const int code = run(argc, argv);
   std::fflush(stdout);
