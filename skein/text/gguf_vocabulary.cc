@@ -155,7 +155,8 @@ Result<GgufVocabulary> read_gguf_vocabulary(const GgufFile& file) {
 }
 
 // Patterns as the models' own tokenizer.json files have them; names as llama.cpp writes them
-// (convert_hf_to_gguf.py, src/llama-vocab.cpp). A new name is one entry here and one golden.
+// (convert_hf_to_gguf.py, src/llama-vocab.cpp). Only names whose own tokenizer is known, normaliser included: llama.cpp
+// drops normalisers, so that a shared pattern alone does not make the same ids.
 static const std::vector<PreTokenizerRule>& pre_tokenizer_rules() {
   static const char* const kContractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
   static const char* const kSymbolsAndSpaces = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -163,16 +164,14 @@ static const std::vector<PreTokenizerRule>& pre_tokenizer_rules() {
     return concat(kContractions, "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|", digits, kSymbolsAndSpaces);
   };
   static const std::vector<PreTokenizerRule> rules = {
-      {.names = {"gpt-2", "phi-2", "mpt", "olmo", "exaone4", "modern-bert"}, .patterns = {kGpt2Pattern}},
-      {.names = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"},
-       .patterns = {"\\p{N}", kGpt2Pattern}},
-      {.names = {"qwen2", "deepseek-r1-qwen", "megrez"}, .patterns = {cl100k("\\p{N}")}, .nfc = true},
-      {.names = {"stablelm2", "hunyuan", "solar-open"}, .patterns = {cl100k("\\p{N}")}},
-      {.names = {"llama-bpe", "llama3", "llama-v3", "falcon3", "lfm2", "pixtral"},
+      {.names = {"gpt-2", "phi-2"}, .patterns = {kGpt2Pattern}},
+      {.names = {"smollm", "starcoder", "refact"}, .patterns = {"\\p{N}", kGpt2Pattern}},
+      {.names = {"qwen2"}, .patterns = {cl100k("\\p{N}")}, .nfc = true},
+      {.names = {"llama-bpe", "llama3", "llama-v3"},
        .patterns = {cl100k("\\p{N}{1,3}")},
        .ignore_merges = true,
        .add_bos = true},
-      {.names = {"dbrx", "smaug-bpe"}, .patterns = {cl100k("\\p{N}{1,3}")}},
+      // What llama.cpp does without a name.
       {.names = {"default"}, .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2Pattern, "\\p{N}+", "[0-9][0-9][0-9]"}},
   };
   return rules;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "skein/base/concat.h"
 #include "skein/text/byte_alphabet.h"
 #include "skein/text/utf8.h"
 #include "skein/text/word_cache.h"
@@ -9,6 +10,7 @@
 namespace skein {
 namespace {
 
+constexpr std::size_t kMaxEncodedBytes = std::size_t{1} << 30;  // the models count in 32 bits
 constexpr std::string_view kMetaspace = "▁";
 
 std::uint32_t next_serial() {
@@ -49,6 +51,9 @@ PipelineTokenizer::PipelineTokenizer(TokenizerParts parts)
 }
 
 std::vector<TokenId> PipelineTokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+  if (text.size() > kMaxEncodedBytes) {
+    throw Failure(Error{concat("a text of ", text.size(), " bytes is too long to encode at once")});
+  }
   std::vector<TokenId> ids;
   ids.reserve(text.size() / 3 + parts_.prefix.size() + parts_.suffix.size());
   if (options.add_special) ids = parts_.prefix;

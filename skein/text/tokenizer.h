@@ -38,7 +38,8 @@ struct SpecialTokens {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // Throws Failure when a pattern of the tokenizer's file exceeds its step limit on this text.
+  // Throws Failure when a pattern of the tokenizer's file exceeds its step limit on this text, and for texts over 1
+  // GiB.
   virtual std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options) const = 0;
   // Bytes of the ids joined. skip_special: leaves out special tokens. May end inside a UTF-8 character. Ids outside the
   // vocabulary (padding rows of an embedding) are nothing.

@@ -2,20 +2,11 @@
 #pragma once
 
 #include <string>
-#include <utility>
-#include <vector>
+#include <string_view>
 
-#include "skein/text/jinja/value.h"
+#include "skein/text/jinja/arguments.h"
 
 namespace skein::jinja {
-
-struct Arguments {
-  std::vector<Value> positional;
-  std::vector<std::pair<std::string, Value>> named;
-
-  // By place or by name; null if not given.
-  const Value* get(std::size_t place, std::string_view name) const;
-};
 
 Result<Value> apply_filter(const std::string& name, const Value& value, const Arguments& arguments);
 Result<bool> apply_test(const std::string& name, const Value& value, const Arguments& arguments);
