@@ -1,6 +1,6 @@
 #include "skein/nn/kernels/row_dots.h"
 
-#include <cstddef>
+#include <algorithm>
 
 #include "skein/nn/kernels/row_dots_bf16.h"
 
@@ -111,6 +111,7 @@ void dots_f32(const RowDots& shape, const float* x, const float* w, const float*
 }
 void dots_bf16(const RowDots& shape, const std::uint16_t* x, const std::uint16_t* w, const std::uint16_t* bias,
                std::uint16_t* y, std::int64_t begin, std::int64_t end) {
+  if (HWY_TARGET == HWY_AVX3 && multiplies_bf16()) return row_dots_avx512_bf16(shape, x, w, bias, y, begin, end);
   all_of(shape, x, w, bias, y, begin, end);
 }
 
@@ -123,16 +124,36 @@ namespace skein {
 HWY_EXPORT(dots_f32);
 HWY_EXPORT(dots_bf16);
 
+namespace {
+
+// Rows of x in chunks that stay in a core's second cache while all of w passes.
+template <typename T, typename Run>
+void in_chunks(const RowDots& shape, const T* x, T* y, const Run& run) {
+  constexpr std::int64_t kChunkBytes = 384 << 10, kTileMultiple = 30;  // whole tiles of 5 and of 6 rows
+  const std::int64_t row_bytes = shape.depth * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t tiles =
+      std::max<std::int64_t>(1, kChunkBytes / std::max<std::int64_t>(1, row_bytes * kTileMultiple));
+  for (std::int64_t row = 0; row < shape.rows; row += tiles * kTileMultiple) {
+    RowDots chunk = shape;
+    chunk.rows = std::min(tiles * kTileMultiple, shape.rows - row);
+    run(chunk, x + row * shape.x_stride, y + row * shape.y_stride);
+  }
+}
+
+}  // namespace
+
 void row_dots_f32(const RowDots& shape, const float* x, const float* w, const float* bias, float* y, std::int64_t begin,
                   std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(dots_f32)(shape, x, w, bias, y, begin, end);
+  in_chunks(shape, x, y, [&](const RowDots& chunk, const float* chunk_x, float* chunk_y) {
+    HWY_DYNAMIC_DISPATCH(dots_f32)(chunk, chunk_x, w, bias, chunk_y, begin, end);
+  });
 }
 
 void row_dots_bf16(const RowDots& shape, const std::uint16_t* x, const std::uint16_t* w, const std::uint16_t* bias,
                    std::uint16_t* y, std::int64_t begin, std::int64_t end) {
-  // Asked of Highway too, so that a test which limits its targets limits this.
-  if (multiplies_bf16() && (hwy::SupportedTargets() & HWY_AVX3) != 0) return row_dots_avx512_bf16(shape, x, w, bias, y, begin, end);
-  HWY_DYNAMIC_DISPATCH(dots_bf16)(shape, x, w, bias, y, begin, end);
+  in_chunks(shape, x, y, [&](const RowDots& chunk, const std::uint16_t* chunk_x, std::uint16_t* chunk_y) {
+    HWY_DYNAMIC_DISPATCH(dots_bf16)(chunk, chunk_x, w, bias, chunk_y, begin, end);
+  });
 }
 
 }  // namespace skein
