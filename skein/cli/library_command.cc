@@ -109,25 +109,27 @@ std::string joined(const std::vector<std::string>& words) {
   return out.empty() ? "-" : out;
 }
 
-std::string card_text(const Json& card, const char* key) {
-  const auto found = card.find(key);
-  if (found == card.end()) return "-";
-  return found->is_string() ? found->get<std::string>() : json_line(*found);
+// The tasks an expert was trained on, as its card names them.
+std::vector<std::string> tasks_of(const Json& card) {
+  const Json tasks = card.value("tasks", Json::array());
+  std::vector<std::string> names;
+  for (const Json& task : tasks) names.push_back(task.is_string() ? task.get<std::string>() : json_line(task));
+  return names;
 }
 
 int list(const LibraryOptions& options) {
   apply_common_options(options.common);
   const Library library = or_throw(open_library(real_env(), options.library));
   using enum TextTable::Align;
-  TextTable table({{"expert", kLeft}, {"rank"}, {"modules"}, {"parameters"}, {"gates", kLeft}, {"task", kLeft}});
+  TextTable table({{"expert", kLeft}, {"rank"}, {"modules"}, {"parameters"}, {"gates", kLeft}, {"tasks", kLeft}});
   Json lines = Json::array();
   for (const LibraryEntry& entry : library.experts) {
     const ExpertFacts facts = facts_of(library.folder_of(entry.name));
     const bool is_lora = facts.config.kind == AdapterKind::kLora;
     table.add_row({printable(entry.name), is_lora ? std::to_string(facts.config.rank) : "(IA)3", grouped(facts.num_modules),
-                   grouped(facts.num_parameters), joined(facts.gates), printable(card_text(facts.card, "task"), 40)});
+                   grouped(facts.num_parameters), joined(facts.gates), printable(joined(tasks_of(facts.card)), 40)});
     lines.push_back({{"name", entry.name}, {"kind", is_lora ? "lora" : "ia3"}, {"rank", is_lora ? facts.config.rank : 0},
-                     {"modules", facts.num_modules}, {"parameters", facts.num_parameters}, {"gates", facts.gates}});
+                     {"modules", facts.num_modules}, {"parameters", facts.num_parameters}, {"gates", facts.gates}, {"tasks", tasks_of(facts.card)}});
   }
   options.common.json ? print_json(lines) : print_text(table.render(is_styled(stdout)));
   return 0;

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "skein/base/concat.h"
+
 namespace skein {
 
 namespace {
@@ -10,7 +12,8 @@ constexpr char kGroup[] = "Prompt";
 
 void add_prompt_form_flags(CLI::App& command, PromptOptions& options) {
   options.separator = CLI::detail::find_and_replace(options.separator, "\n", "\\n");
-  command.add_option("--separator", options.separator, "Between input and target of a decoder-only base; \\n and \\t are understood")
+  command.add_option("--separator", options.separator, concat("Between input and target of a decoder-only base; \\n and \\t are understood",
+                                                            options.separator.empty() ? "; without it nothing" : ""))
       ->type_name("TEXT")->capture_default_str()->group(kGroup);
   command.add_flag("--chat", options.chat, "Wrap the input in the model's chat template instead")->group(kGroup);
 }

@@ -22,7 +22,7 @@ void expect_refused(const Outcome& outcome, int code, const std::vector<std::str
   for (const std::string& word : words) EXPECT_THAT(outcome.err, HasSubstr(word));
   EXPECT_THAT(outcome.err, testing::Not(testing::AnyOf(HasSubstr("terminate called"), HasSubstr("Exception raised from"), HasSubstr("#0"))));
   EXPECT_TRUE(outcome.out.empty()) << outcome.out;
-  if (!output.empty()) EXPECT_FALSE(exists(output)) << output << " is there";
+  EXPECT_TRUE(output.empty() || !exists(output)) << output << " is there";
 }
 
 struct Scene {
@@ -96,7 +96,7 @@ TEST(BadInput, NotANumberInAnAdapter) {
 TEST(BadInput, NotANumberInTheBaseStopsTrainingAndScoring) {
   const Scene scene;
   poke_f32(scene.base + "/model.safetensors", "model.layers.0.mlp.up_proj.weight", 7, std::numeric_limits<float>::quiet_NaN());
-  expect_refused(scene.train(), 1, {"NaN"}, scene.out);
+  expect_refused(scene.train(), 1, {"loss of nan", "ab.jsonl"}, scene.out);
   expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out, "--dtype", "f32"}), 1, {"NaN"}, scene.out);
 }
 
@@ -142,7 +142,7 @@ TEST(BadInput, APickleWhereSafetensorsBelong) {
   write_file(expert + "/adapter_model.safetensors", pickle);
   expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.safetensors", "pickle"}, scene.out);
   std::filesystem::rename(expert + "/adapter_model.safetensors", expert + "/adapter_model.bin");
-  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.bin", "safetensors"}, scene.out);
+  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.bin", "pickle", "safe_serialization"}, scene.out);
 }
 
 TEST(BadInput, AFullDisk) {

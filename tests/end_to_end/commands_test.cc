@@ -16,7 +16,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::vector<std::string> kPlain = {"--dtype", "f32", "--threads", "2"};
+const std::vector<std::string> kPlain = {"--dtype", "f32", "--threads", "1"};
 
 std::vector<std::string> with(std::vector<std::string> words, const std::vector<std::string>& more) {
   words.insert(words.end(), more.begin(), more.end());

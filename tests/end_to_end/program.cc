@@ -156,10 +156,10 @@ std::string letter_task(const TemporaryFolder& folder, const std::string& name, 
 std::string tiny_expert(const TemporaryFolder& folder, const std::string& base, const std::string& data, const std::string& name) {
   const std::string path = folder / name;
   Outcome outcome = run_skein({"train", "expert", "--base", base, "--data", data, "--out", path, "--steps", "4", "--batch", "4", "--rank", "4",
-                               "--dtype", "f32", "--threads", "2"});
+                               "--dtype", "f32", "--threads", "1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   outcome = run_skein({"train", "gate", "--base", base, "--expert", path, "--data", data, "--steps", "3", "--batch", "4", "--dtype", "f32",
-                       "--threads", "2"});
+                       "--threads", "1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   return path;
 }
