@@ -1,6 +1,6 @@
 #include "skein/text/word_cache.h"
 
-#include <cstring>
+#include <algorithm>
 #include <functional>
 
 namespace skein {
@@ -29,8 +29,8 @@ void WordCache::remember(std::uint32_t owner, std::string_view word, const std::
   entry.owner = owner;
   entry.num_bytes = static_cast<std::uint8_t>(word.size());
   entry.num_ids = static_cast<std::uint8_t>(num_ids);
-  std::memcpy(entry.bytes, word.data(), word.size());
-  std::memcpy(entry.ids, ids.data() + first, num_ids * sizeof(TokenId));
+  std::copy(word.begin(), word.end(), entry.bytes);
+  std::copy(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), entry.ids);
 }
 
 }  // namespace skein
