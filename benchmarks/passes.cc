@@ -1,9 +1,9 @@
 #include "benchmarks/passes.h"
 
-#include <chrono>
-
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
+
+#include "benchmarks/timing.h"
 
 namespace skein {
 namespace {
@@ -36,9 +36,7 @@ double decode_seconds(const Backbone& backbone, std::int64_t num_prompt, std::in
   ForwardState state{filler, nullptr};
   KvSequence cache(backbone.config(), at::TensorOptions(backbone.compute().dtype), num_prompt + num_new);
   std::int32_t token = next_token(backbone, synthetic_tokens(num_prompt), cache, state);
-  const auto begin = std::chrono::steady_clock::now();
-  for (std::int64_t i = 0; i < num_new; ++i) token = next_token(backbone, {token}, cache, state);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / static_cast<double>(num_new);
+  return median_seconds(static_cast<int>(num_new) - 1, [&] { token = next_token(backbone, {token}, cache, state); });
 }
 
 }  // namespace skein

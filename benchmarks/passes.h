@@ -14,7 +14,7 @@ std::vector<std::int32_t> synthetic_tokens(std::int64_t count);
 // One pass over the prompt into a new cache, logits of the last token.
 void prefill(const Backbone& backbone, const std::vector<std::int32_t>& tokens, const SlotFiller* filler);
 
-// Seconds per token of greedy decoding after a prompt of `num_prompt` tokens.
+// Median seconds per token of greedy decoding after a prompt of `num_prompt` tokens.
 double decode_seconds(const Backbone& backbone, std::int64_t num_prompt, std::int64_t num_new,
                       const SlotFiller* filler);
 

@@ -5,7 +5,8 @@
 
 Every program runs in a process of its own, one after the other, on the same file. The time to the first token is from
 starting the process to the first byte of its output, for a prompt of five words. Prefill and decoding are measured inside
-the process after loading: 512 synthetic tokens in one pass; one token at a time after a prompt of 16.
+the process after loading: 512 synthetic tokens in one pass; one token at a time after a prompt of 16; medians. Run it on
+a machine that does nothing else.
 """
 
 import argparse
@@ -37,17 +38,16 @@ def transformers_worker(options):
         prompt = torch.tensor([synthetic_tokens(options.prompt_tokens)])
         prefill = median_seconds(lambda: model(prompt, logits_to_keep=1))
 
-        past = model(prompt[:, :16], logits_to_keep=1)
+        step = model(prompt[:, :16], logits_to_keep=1)
 
         def decode():
-            cache, token = past.past_key_values, past.logits[:, -1:].argmax(-1)
-            for _ in range(options.new_tokens):
-                out = model(token, past_key_values=cache, logits_to_keep=1)
-                token = out.logits[:, -1:].argmax(-1)
+            nonlocal step
+            token = step.logits[:, -1:].argmax(-1)
+            step = model(token, past_key_values=step.past_key_values, logits_to_keep=1)
 
-        seconds = median_seconds(decode, repeats=1)
+        seconds = median_seconds(decode, options.new_tokens - 1)
     print(json.dumps({"prefill_tokens_per_s": options.prompt_tokens / prefill,
-                      "decode_tokens_per_s": options.new_tokens / seconds, "peak_bytes": peak_bytes()}))
+                      "decode_tokens_per_s": 1 / seconds, "peak_bytes": peak_bytes()}))
 
 
 def llama_cpp_worker(options):
@@ -66,19 +66,11 @@ def llama_cpp_worker(options):
 
     seconds = median_seconds(prefill)
 
-    def decode():
-        model.reset()
-        model.eval(tokens[:16])
-        for _ in range(options.new_tokens):
-            model.eval([model.sample(temp=0)])
-
-    def prompt_alone():
-        model.reset()
-        model.eval(tokens[:16])
-
-    decoding = median_seconds(decode, repeats=3) - median_seconds(prompt_alone, repeats=3)
+    model.reset()
+    model.eval(tokens[:16])
+    decoding = median_seconds(lambda: model.eval([model.sample(temp=0)]), options.new_tokens - 1)
     print(json.dumps({"prefill_tokens_per_s": options.prompt_tokens / seconds,
-                      "decode_tokens_per_s": options.new_tokens / decoding, "peak_bytes": peak_bytes()}))
+                      "decode_tokens_per_s": 1 / decoding, "peak_bytes": peak_bytes()}))
 
 
 def worker_command(python, worker, peer, dtype, options):
@@ -103,7 +95,6 @@ def measure(options):
             speed = worker_command(python, "speed", name, dtype, options)
         seconds, peak = best_first_output(first, repeats=1 if name == "transformers" else 5)
         result = run_json(speed)
-        # Of the speed run, because a run of one token may end before a peer has touched all its memory.
         result.update(first_token_s=seconds, first_token_peak_bytes=peak)
         results[f"{name} {dtype}"] = result
     return results
