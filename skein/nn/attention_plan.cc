@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 
 #include <ATen/ATen.h>
@@ -48,6 +49,17 @@ at::Tensor mask_of(const std::vector<Place>& places, std::int64_t queries, const
   return mask.to(options.mask_options);
 }
 
+// (H, queries, keys). Branches continue the prompt, each from its end: their rows are looked up by position.
+at::Tensor bias_of(const Segment& segment, std::int64_t past, const ScoreBias& bias) {
+  if (segment.branches.empty()) return bias.scores(past, segment.length, past + segment.length);
+  std::vector<std::int64_t> positions;
+  for (const Place& place : places_of(segment)) positions.push_back(place.position);
+  const std::int64_t longest = *std::max_element(positions.begin(), positions.end()) + 1;
+  const at::Tensor by_position = bias.scores(0, longest, longest);
+  const at::Tensor rows = at::tensor(positions).to(by_position.device());
+  return by_position.index_select(1, rows).index_select(2, rows);
+}
+
 AttentionRun plan_run(const Segment& segment, const PlanOptions& options, const ScoreBias* bias) {
   SKEIN_CHECK(segment.cache == nullptr || segment.branches.empty());
   SKEIN_CHECK(segment.branches.empty() || options.causal);
@@ -80,7 +92,7 @@ AttentionRun plan_run(const Segment& segment, const PlanOptions& options, const 
     run.mask = mask_of(places, segment.length, options);
   }
   if (bias != nullptr) {
-    const at::Tensor scores = bias->scores(past, segment.length, past + segment.length).unsqueeze(0);
+    const at::Tensor scores = bias_of(segment, past, *bias).unsqueeze(0);
     run.mask = run.mask.defined() ? run.mask + scores : scores;
   }
   return run;

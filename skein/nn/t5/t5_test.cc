@@ -139,6 +139,25 @@ TEST(T5, TargetsPackedTogetherEqualEachAlone) {
   }
 }
 
+TEST(T5, BranchesStandAtThePositionsThatFollowThePrompt) {
+  const auto backbone = load_backbone(random_base(tiny_config(Family::kT5)), {});
+  ForwardState state;
+  const EncodedSource encoded = backbone->encode(pack({{.tokens = tokens(9, 1)}}, at::kCPU), state);
+  const auto prompt = tokens(4, 0);
+  const std::vector<std::vector<std::int32_t>> branches{tokens(6, 2), tokens(3, 9), tokens(5, 4)};
+  const at::Tensor together = backbone->forward(
+      pack({{.tokens = prompt, .branches = branches, .source = 0}}, at::kCPU), &encoded, state);
+  std::int64_t row = 4;
+  for (const auto& branch : branches) {
+    auto whole = prompt;
+    whole.insert(whole.end(), branch.begin(), branch.end());
+    const auto length = static_cast<std::int64_t>(branch.size());
+    const at::Tensor alone = backbone->forward(pack({{.tokens = whole, .source = 0}}, at::kCPU), &encoded, state);
+    EXPECT_LT(distance(together.narrow(0, row, length), alone.narrow(0, 4, length)), 2e-5) << "branch at row " << row;
+    row += length;
+  }
+}
+
 TEST(T5, DecodesTokenByTokenFromCachedSources) {
   const auto backbone = load_backbone(random_base(tiny_config(Family::kT5)), {});
   ForwardState state;
