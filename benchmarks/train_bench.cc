@@ -3,7 +3,8 @@
 //
 //   train_bench --base models/smollm2.gguf --data IDS.jsonl [--dtype f32|bf16] [--batch 8] [--steps 5] [--warm-up 1]
 //               [--threads 2] [--recompute 0|1] [--gate 0|1]
-// A line of IDS.jsonl: {"input": [ids], "target": [ids]}, read in order. --gate: PHATGOOSE's gate of a random expert instead.
+// A line of IDS.jsonl: {"input": [ids], "target": [ids]}, read in order. --gate: PHATGOOSE's gate of a random expert
+// instead.
 #include <iostream>
 #include <sstream>
 

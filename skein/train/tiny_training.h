@@ -11,6 +11,7 @@
 #include "skein/experts/trainable_lora.h"
 #include "skein/io/env.h"
 #include "skein/nn/backbone.h"
+#include "skein/nn/compute.h"
 #include "skein/spec/base_model.h"
 #include "skein/train/data_order.h"
 #include "skein/train/target_batch.h"
@@ -21,6 +22,7 @@ namespace skein::tiny {
 inline std::string golden_path(const std::string& name) { return concat(SKEIN_SOURCE_DIR, "/tests/golden/", name); }
 
 inline std::unique_ptr<Backbone> backbone(const std::string& model = "llama", c10::ScalarType dtype = at::kFloat) {
+  set_compute_threads(1);  // tensors this small are slower with more
   const BaseModel base = or_throw(open_base_model(real_env(), golden_path("models/" + model)));
   return load_backbone(base, ComputeOptions{.dtype = dtype});
 }

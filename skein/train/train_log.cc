@@ -20,11 +20,12 @@ std::string lines_until(const std::string& text, std::int64_t last_step) {
 
 }  // namespace
 
-Result<std::unique_ptr<TrainLog>> TrainLog::open(Env& env, const std::string& path, std::int64_t last_step) {
+Result<std::unique_ptr<TrainLog>> TrainLog::open(Env& env, const std::string& path,
+                                                 std::optional<std::int64_t> resumed_step) {
   std::string kept;
-  if (last_step > 0 && env.exists(path)) {
+  if (resumed_step && env.exists(path)) {
     SKEIN_ASSIGN(const std::string text, read_text_file(env, path));
-    kept = lines_until(text, last_step);
+    kept = lines_until(text, *resumed_step);
   }
   SKEIN_TRY(write_text_atomically(env, path, kept));
   SKEIN_ASSIGN(auto file, env.open_for_append(path));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "skein/base/result.h"
@@ -14,9 +15,10 @@ namespace skein {
 
 class TrainLog {
  public:
-  // Keeps the lines of an existing log up to last_step (a killed run may have written more than it saved, and half a
-  // line), and goes on after them.
-  static Result<std::unique_ptr<TrainLog>> open(Env& env, const std::string& path, std::int64_t last_step);
+  // resumed_step: keeps the lines of the log up to it (a killed run may have written more than it saved, and half a
+  // line) and goes on after them. Nothing: begins an empty log.
+  static Result<std::unique_ptr<TrainLog>> open(Env& env, const std::string& path,
+                                                std::optional<std::int64_t> resumed_step);
   Status append(const Json& line);
   Status sync() { return file_->sync(); }
 

@@ -23,7 +23,7 @@ TEST(TrainLog, ResumingDropsLinesAfterTheSavedStepAndHalfALine) {
 TEST(TrainLog, AFreshRunBeginsAnEmptyLog) {
   const auto env = make_memory_env();
   ASSERT_TRUE(write_text_atomically(*env, "log.jsonl", "{\"step\":1,\"loss\":3.5}\n").ok());
-  ASSERT_TRUE(TrainLog::open(*env, "log.jsonl", 0).ok());
+  ASSERT_TRUE(TrainLog::open(*env, "log.jsonl", std::nullopt).ok());
   EXPECT_EQ(read_text_file(*env, "log.jsonl").value(), "");
 }
 

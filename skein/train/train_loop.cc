@@ -23,9 +23,6 @@
 namespace skein {
 namespace {
 
-// Uniform guessing costs log V per token; five times that is no longer a model that learns slowly.
-constexpr double kExplodedFactor = 5;
-
 std::vector<at::Tensor> clones(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> copies;
   for (const at::Tensor& tensor : tensors) copies.push_back(tensor.detach().clone());
@@ -103,7 +100,7 @@ class Loop {
                             "--overwrite starts anew")});
     }
     or_throw(env_.make_folders(run_.state_folder));
-    log_ = or_throw(TrainLog::open(env_, log_file(run_.state_folder), step_));
+    log_ = or_throw(TrainLog::open(env_, log_file(run_.state_folder), found ? std::optional(step_) : std::nullopt));
   }
 
   // Forward and backward over the step's micro-batches; the gradients lie in the parameters. Nothing if asked to stop.
@@ -139,15 +136,14 @@ class Loop {
   }
 
   void update(const StepFacts& facts) {
-    const double worst = kExplodedFactor * std::log(static_cast<double>(backbone_.config().vocabulary_size));
-    if (!std::isfinite(facts.loss) || facts.loss > worst) fail(facts, concat("a loss of ", facts.loss));
+    if (!std::isfinite(facts.loss) || has_exploded(facts.loss)) fail(facts, "a loss of", facts.loss);
     std::vector<at::Tensor> gradients;
     for (const at::Tensor& parameter : trainee_.parameters) {
       // A slot that no token of this step passed has no gradient.
       gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
     }
     const double norm = clip_by_global_norm(gradients, options_.clip_norm);
-    if (!std::isfinite(norm)) fail(facts, concat("a gradient norm of ", norm));
+    if (!std::isfinite(norm)) fail(facts, "a gradient norm of", norm);
     const double rate = learning_rate_at(options_, step_);
     optimiser_.step(gradients, rate);
 
@@ -166,6 +162,12 @@ class Loop {
     line["target_tokens"] = facts.target_tokens;
     line["seconds"] = report_.seconds;
     or_throw(log_->append(line));
+  }
+
+  // Twice in a row worse than the first step by more than a uniform guess costs: no batch of hard examples does that.
+  bool has_exploded(double loss) const {
+    const double worst = report_.first_loss + std::log(static_cast<double>(backbone_.config().vocabulary_size));
+    return step_ >= 2 && loss > worst && report_.last_loss > worst;
   }
 
   bool validation_is_due() const {
@@ -209,7 +211,7 @@ class Loop {
   }
 
   // The parameters are still those before the step: worth keeping.
-  [[noreturn]] void fail(const StepFacts& facts, const std::string& what) {
+  [[noreturn]] void fail(const StepFacts& facts, std::string_view what, double value) {
     save();
     constexpr std::size_t kNamed = 8;
     std::string ids;
@@ -218,10 +220,11 @@ class Loop {
       ids += concat(i == 0 ? "" : ", ", printable(id, 60));
     }
     if (facts.example_idxs.size() > kNamed) ids += concat(" and ", facts.example_idxs.size() - kNamed, " more");
-    throw Failure({concat("step ", step_ + 1, " of ", options_.steps, " gave ", what, " on examples ", ids,
-                          "; the weights before it are kept in ", run_.state_folder,
-                          "; likely a learning rate that is too high (now ", learning_rate_at(options_, step_),
-                          ") or a damaged model or data file")});
+    throw Failure(
+        {concat("step ", step_ + 1, " of ", options_.steps, " gave ", what, " ",
+                std::isnan(value) ? "NaN" : concat(value), " on examples ", ids, "; the weights before it are kept in ",
+                run_.state_folder, "; likely a learning rate that is too high (now ", learning_rate_at(options_, step_),
+                ") or a damaged model or data file")});
   }
 
   std::string note(double loss) const {

@@ -65,11 +65,14 @@ struct Trainer : testing::Test {
     }
     model.base = or_throw(open_base_model(*env, "base"));
     model.tokenizer = std::make_shared<NumberTokenizer>();
+    set_compute_threads(1);
     model.backbone = load_backbone(model.base, ComputeOptions{});
     or_throw(write_text_atomically(*env, "train.jsonl", lines_of(tiny::random_data(9, 1))));
     or_throw(write_text_atomically(*env, "valid.jsonl", lines_of(tiny::random_data(5, 2))));
     options.valid = {"valid.jsonl"};
     options.valid_every = 3;
+    options.save_every = 3;
+    options.lora.target_kinds = {"q_proj"};  // few tensors, few file operations to fail
   }
   TrainReport expert(Env& files, const std::string& out, bool overwrite = false) {
     return train_expert(files, model, {"train.jsonl"}, out, options, overwrite);
@@ -98,7 +101,7 @@ TEST_F(Trainer, WritesAnExpertFolderWithAdapterCardAndLog) {
   EXPECT_EQ(report.steps, 6);
   EXPECT_FALSE(env->exists("out.training"));
   const LoraAdapter adapter = or_throw(read_lora_adapter(*env, "out", model.backbone->slots()));
-  EXPECT_EQ(adapter.modules.size(), model.backbone->slots().size());
+  EXPECT_EQ(adapter.modules.size(), 3U);  // q_proj of three layers
   EXPECT_EQ(adapter.config.rank, 4);
   const Json card = or_throw(read_card(*env, "out"));
   EXPECT_EQ(card["tasks"], Json{"numbers"});
@@ -118,7 +121,7 @@ TEST_F(Trainer, AddsAGateToAnExpertAndLeavesTheExpertAsItWas) {
   EXPECT_EQ(digest("out/adapter_model.safetensors"), before);
   const GateFile file = or_throw(read_gate(*env, "out", "phatgoose", model.backbone->slots()));
   EXPECT_EQ(file.steps, 6);
-  EXPECT_EQ(file.modules.size(), model.backbone->slots().size());
+  EXPECT_EQ(file.modules.size(), 3U);
   EXPECT_EQ(file.base_fingerprint, or_throw(base_fingerprint(*env, model.base)));
   EXPECT_EQ(or_throw(read_card(*env, "out"))["gates"]["phatgoose"]["report"]["steps"], 6);
   EXPECT_EQ(report.best_step, 6);
@@ -152,8 +155,9 @@ TEST_F(Trainer, ResumingACompleteRunReportsItAndTrainsNothing) {
 TEST_F(Trainer, ResumingWithChangedDataOrOptionsNamesTheChange) {
   const auto failing = make_fault_env(*env);
   options.save_every = 1;
-  failing->set_plan({.fail_at_operation = 20});  // somewhere after the first state
+  failing->set_plan({.fail_at_operation = 80});  // somewhere after the first state
   EXPECT_NE(message_of([&] { expert(*failing, "out"); }), "no failure");
+  ASSERT_TRUE(env->exists("out.training/state.safetensors"));
   options.resume = true;
   options.learning_rate = 1e-3;
   EXPECT_THAT(message_of([&] { expert(*env, "out"); }), HasSubstr("options.learning_rate was 0.005 and is now 0.001"));
@@ -177,7 +181,9 @@ TEST_F(Trainer, AFailureAnywhereLeavesNoHalfExpertAndResumesToTheSameBytes) {
     message_of([&] { expert(*failing, out); });
     failing->set_plan({});
     or_throw(failing->lose_unsynced());
-    if (env->exists(out)) EXPECT_EQ(digest(out + "/adapter_model.safetensors"), adapter) << operation;
+    if (env->exists(out)) {
+      EXPECT_EQ(digest(out + "/adapter_model.safetensors"), adapter) << operation;
+    }
     options.resume = true;
     expert(*env, out);
     EXPECT_EQ(digest(out + "/adapter_model.safetensors"), adapter) << operation;
@@ -189,7 +195,7 @@ TEST_F(Trainer, AFailureAnywhereLeavesNoHalfGateAndResumesToTheSameBytes) {
   expert(*env, "whole");
   const auto copy_expert = [&](const std::string& to) {
     or_throw(env->make_folders(to));
-    for (const std::string& name : {"adapter_config.json", "adapter_model.safetensors", "card.json"}) {
+    for (const char* name : {"adapter_config.json", "adapter_model.safetensors", "card.json"}) {
       or_throw(
           write_text_atomically(*env, concat(to, "/", name), or_throw(read_text_file(*env, concat("whole/", name)))));
     }
