@@ -5,6 +5,7 @@
 #include <torch/custom_class.h>
 
 #include "skein/base/check.h"
+#include "skein/nn/kernels/attention.h"
 #include "skein/nn/kernels/one_query.h"
 #include "skein/nn/kernels/tensor_rows.h"
 
@@ -35,22 +36,13 @@ std::pair<at::Tensor, at::Tensor> keys_and_values(const AttentionPlan& plan, con
 }
 
 std::optional<at::Tensor> mask_argument(const AttentionRun& run) {
-  return run.mask.defined() ? std::optional(run.mask) : std::nullopt;
+  return run.dense_mask.defined() ? std::optional(run.dense_mask) : std::nullopt;
 }
+bool is_triangle(const AttentionRun& run) { return run.causal && !run.dense_mask.defined(); }
 
 // (count, H, length, Dh) -> rows (count * length, H * Dh).
 at::Tensor rows_of(const at::Tensor& attended) {
   return attended.transpose(1, 2).reshape({attended.size(0) * attended.size(2), attended.size(1) * attended.size(3)});
-}
-
-// Writes a run's rows into `out`, or becomes it when the run is all there is: one copy at most.
-void place_rows(at::Tensor& out, const at::Tensor& rows, std::int64_t begin, std::int64_t num_rows) {
-  if (begin == 0 && rows.size(0) == num_rows) {
-    out = rows;
-    return;
-  }
-  if (!out.defined()) out = at::zeros({num_rows, rows.size(1)}, rows.options());
-  out.narrow(0, begin, rows.size(0)).copy_(rows);
 }
 
 // Any device, gradients by libtorch.
@@ -61,9 +53,13 @@ at::Tensor attend_portable(const at::Tensor& q, const at::Tensor& k, const at::T
     const auto [keys, values] = keys_and_values(plan, run, layer, k, v);
     parts.push_back(
         rows_of(at::scaled_dot_product_attention(sequences(q, run.begin, run.count, run.length), keys, values,
-                                                 mask_argument(run), 0.0, run.causal, scale, true)));
+                                                 mask_argument(run), 0.0, is_triangle(run), scale, true)));
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts);
+}
+
+const void* element_at(const at::Tensor& x, std::int64_t offset) {
+  return static_cast<const char*>(x.const_data_ptr()) + offset * x.element_size();
 }
 
 // A decoding step: one query row against a cache.
@@ -80,9 +76,6 @@ void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, doub
   for (const QueryJob& job : jobs) work += job.k.size(2) * q.size(1) * d_head;
   const auto count = static_cast<std::int64_t>(jobs.size()) * kv_heads;
   const std::int64_t grain = std::max<std::int64_t>(1, 32768 * count / std::max<std::int64_t>(work, 1));
-  const auto at = [bytes](const at::Tensor& x, std::int64_t offset) {
-    return static_cast<const char*>(x.const_data_ptr()) + offset * bytes;
-  };
   at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch;
     for (std::int64_t task = begin; task < end; ++task) {
@@ -96,34 +89,111 @@ void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, doub
                            job.v.stride(2),
                            static_cast<float>(scale)};
       scratch.resize(heads_per_kv * (shape.keys + d_head));
-      attend_one_query(shape, at(q, job.row * q.stride(0) + place), at(job.k, head * job.k.stride(1)),
-                       at(job.v, head * job.v.stride(1)), scratch.data(),
+      attend_one_query(shape, element_at(q, job.row * q.stride(0) + place), element_at(job.k, head * job.k.stride(1)),
+                       element_at(job.v, head * job.v.stride(1)), scratch.data(),
                        static_cast<char*>(out.mutable_data_ptr()) + (job.row * out.stride(0) + place) * bytes);
     }
   });
 }
 
-// The flash kernel of libtorch's CPU side, called by its own name: it shares key heads among query heads without
-// copying them. log_sums: per run, kept for the backward pass if not null.
-at::Tensor attend_on_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan,
-                         int layer, double scale, tensor_list* log_sums) {
-  at::Tensor out;
+// Sequences of more than one row: each a job, cut into tasks of a head and some rows.
+struct SequenceJob {
+  AttentionShape shape;
+  std::int64_t first_row;
+  at::Tensor k, v;  // (Hkv, keys, Dh)
+  at::Tensor mask;  // (1 or H, length, keys) or undefined
+  float* log_sums;  // (length, H) or null
+  std::int64_t packed_offset = 0;
+};
+
+struct Task {
+  std::size_t job;
+  std::int64_t head, begin, end;
+};
+
+constexpr std::int64_t kTaskRows = 48;
+
+std::vector<Task> tasks_of(const std::vector<SequenceJob>& jobs, std::int64_t heads) {
+  std::vector<Task> tasks;
+  for (std::size_t job = 0; job < jobs.size(); ++job) {
+    for (std::int64_t head = 0; head < heads; ++head) {
+      for (std::int64_t row = 0; row < jobs[job].shape.queries; row += kTaskRows) {
+        tasks.push_back({job, head, row, std::min(row + kTaskRows, jobs[job].shape.queries)});
+      }
+    }
+  }
+  return tasks;
+}
+
+void attend_sequences(std::vector<SequenceJob>& jobs, const at::Tensor& q, at::Tensor& out) {
+  const std::int64_t heads = q.size(1), kv_heads = jobs.front().k.size(0), d_head = q.size(2), bytes = q.element_size();
+  std::int64_t packed_floats = 0;
+  for (SequenceJob& job : jobs) {
+    job.packed_offset = packed_floats;
+    packed_floats += packed_size(job.shape) * kv_heads;
+  }
+  const at::Tensor packed = at::empty({packed_floats}, at::TensorOptions().dtype(c10::ScalarType::Float));
+  float* packed_data = packed.mutable_data_ptr<float>();
+  const auto packed_at = [&](const SequenceJob& job, std::int64_t kv_head) {
+    return packed_data + job.packed_offset + kv_head * packed_size(job.shape);
+  };
+  at::parallel_for(0, static_cast<std::int64_t>(jobs.size()) * kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const SequenceJob& job = jobs[i / kv_heads];
+      const std::int64_t head = i % kv_heads;
+      pack_keys_and_values(job.shape, element_at(job.k, head * job.k.stride(0)),
+                           element_at(job.v, head * job.v.stride(0)), packed_at(job, head));
+    }
+  });
+  const std::vector<Task> tasks = tasks_of(jobs, heads);
+  at::parallel_for(0, static_cast<std::int64_t>(tasks.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Task& task = tasks[i];
+      const SequenceJob& job = jobs[task.job];
+      AttentionShape shape = job.shape;
+      if (job.mask.defined()) {
+        shape.mask = job.mask.const_data_ptr<float>() + (job.mask.size(0) > 1 ? task.head * job.mask.stride(0) : 0);
+        shape.mask_stride = job.mask.stride(1);
+      }
+      attend_rows(
+          shape, element_at(q, job.first_row * q.stride(0) + task.head * d_head),
+          packed_at(job, task.head / (heads / kv_heads)), task.begin, task.end,
+          static_cast<char*>(out.mutable_data_ptr()) + (job.first_row * out.stride(0) + task.head * d_head) * bytes,
+          job.log_sums == nullptr ? nullptr : job.log_sums + task.head, heads);
+    }
+  });
+}
+
+// log_sums: per run (count, H, length) f32 for the backward pass, if not null.
+at::Tensor attend_on_cpu(const at::Tensor& strided_q, const at::Tensor& k, const at::Tensor& v,
+                         const AttentionPlan& plan, int layer, double scale, tensor_list* log_sums) {
+  const at::Tensor q = with_plain_rows(strided_q);  // (N, H, Dh)
+  at::Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
   std::vector<QueryJob> queries;
+  std::vector<SequenceJob> jobs;
   for (const AttentionRun& run : plan.runs) {
-    const auto [keys, values] = keys_and_values(plan, run, layer, k, v);
-    if (run.cache != nullptr && run.length == 1 && !run.mask.defined() && has_kernels(q)) {
+    const auto [keys, values] = keys_and_values(plan, run, layer, k, v);  // (count, Hkv, keys, Dh)
+    if (run.cache != nullptr && run.length == 1 && !run.mask.defined()) {
       queries.push_back({run.begin, keys, values});
       continue;
     }
-    const auto [attended, log_sum] = at::_scaled_dot_product_flash_attention_for_cpu(
-        sequences(q, run.begin, run.count, run.length), keys, values, 0.0, run.causal, mask_argument(run), scale);
-    place_rows(out, rows_of(attended), run.begin, q.size(0));
-    if (log_sums != nullptr) log_sums->push_back(log_sum);
+    float* sums = nullptr;
+    if (log_sums != nullptr) {
+      log_sums->push_back(at::empty({run.count, run.length, q.size(1)}, q.options().dtype(c10::ScalarType::Float)));
+      sums = log_sums->back().mutable_data_ptr<float>();
+    }
+    for (std::int64_t i = 0; i < run.count; ++i) {
+      const AttentionShape shape{element_of(q),    run.length,    keys.size(2),
+                                 q.size(2),        q.stride(0),   keys.stride(2),
+                                 values.stride(2), out.stride(0), static_cast<float>(scale),
+                                 run.causal,       run.window};
+      jobs.push_back({shape, run.begin + i * run.length, keys[i], values[i],
+                      run.mask.defined() ? run.mask[0] : at::Tensor(),
+                      sums == nullptr ? nullptr : sums + i * run.length * q.size(1)});
+    }
   }
-  if (!queries.empty()) {
-    if (!out.defined()) out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
-    attend_queries(queries, with_plain_rows(q), scale, out);
-  }
+  if (!jobs.empty()) attend_sequences(jobs, q, out);
+  if (!queries.empty()) attend_queries(queries, q, scale, out);
   return out;
 }
 
@@ -132,6 +202,8 @@ struct PlanHolder : torch::CustomClassHolder {
   std::shared_ptr<const AttentionPlan> plan;
 };
 
+// Forward by our kernels, backward by libtorch's, which needs the same facts of the forward pass.
+//
 // One node for all runs: narrow()'s own gradient would fill a whole (N, H, Dh) for every sequence.
 class PackedAttention : public torch::autograd::Function<PackedAttention> {
  public:
@@ -161,8 +233,8 @@ class PackedAttention : public torch::autograd::Function<PackedAttention> {
       const auto queries = [&](const at::Tensor& x) { return sequences(x, run.begin, run.count, run.length); };
       const auto keys = [&](const at::Tensor& x) { return sequences(x, run.key_begin, run.count, run.key_length); };
       const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          queries(grad), queries(q), keys(k), keys(v), queries(out), saved[4 + i], 0.0, run.causal, mask_argument(run),
-          ctx->saved_data["scale"].toDouble());
+          queries(grad), queries(q), keys(k), keys(v), queries(out), saved[4 + i].transpose(1, 2), 0.0,
+          is_triangle(run), mask_argument(run), ctx->saved_data["scale"].toDouble());
       queries(grad_q).copy_(dq);
       keys(grad_k).add_(dk);  // several targets may read one source
       keys(grad_v).add_(dv);
@@ -176,7 +248,7 @@ class PackedAttention : public torch::autograd::Function<PackedAttention> {
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale) {
   if (plan->runs.empty()) return at::zeros({q.size(0), q.size(1) * q.size(2)}, q.options());
-  if (!q.is_cpu()) return attend_portable(q, k, v, *plan, layer, scale);
+  if (!has_kernels(q)) return attend_portable(q, k, v, *plan, layer, scale);
   const bool needs_grad = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
   if (!needs_grad) return attend_on_cpu(q, k, v, *plan, layer, scale, nullptr);
   SKEIN_CHECK(!plan->has_cache());

@@ -19,8 +19,10 @@ struct AttentionRun {
   std::int64_t begin = 0, count = 1, length = 0;
   std::int64_t key_begin = 0, key_length = 0;  // their keys: `count` sequences of key_length rows from key_begin
   KvSequence* cache = nullptr;  // keys come from here instead, after this pass's were appended (count = 1)
-  bool causal = false;          // lower triangle; only where there is no mask
+  bool causal = false;          // the last query stands at the last key and sees none after its own
+  std::int64_t window = 0;      // with causal: keys seen, the query's own included; 0: all
   at::Tensor mask;              // (1, 1 or H, length, keys) added to the scores; undefined: none
+  at::Tensor dense_mask;        // causal, window and mask as one; undefined: none, or a plain triangle (causal)
 };
 
 struct AttentionPlan {
@@ -31,9 +33,13 @@ struct AttentionPlan {
 
 struct PlanOptions {
   bool causal = true;
-  std::int64_t window = 0;         // a query sees this many tokens, itself included; 0: all
-  at::TensorOptions mask_options;  // compute dtype and device
+  std::int64_t window = 0;  // a query sees this many tokens, itself included; 0: all
+  // Of masks: f32 on the CPU, whose kernels take causal and window as numbers; elsewhere the compute dtype.
+  at::TensorOptions mask_options;
+  bool dense = true;  // make dense masks: for gradients, and for devices without kernels of ours
 };
+// For weights like these, as grad mode is now.
+PlanOptions plan_options(const at::Tensor& weights, bool causal, std::int64_t window);
 
 // A bias on the scores by distance: (H, queries, keys) for queries at positions past..past + queries - 1.
 class ScoreBias {
@@ -50,8 +56,8 @@ std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segm
                                                           const std::vector<Segment>& source);
 
 // q (N, H, Dh), k and v (S, Hkv, Dh); rows may be strided, heads contiguous -> (N, H * Dh). Scores times `scale`.
-// In f32 a sequence's rows are the same bits alone and packed, if Dh is a multiple of 16. layer: of the caches.
-// Differentiable in q, k, v unless the plan has caches.
+// On the CPU a sequence's rows are the same bits alone and packed. layer: of the caches. Differentiable in q, k, v
+// unless the plan has caches.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale);
 

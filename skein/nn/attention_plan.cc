@@ -77,23 +77,25 @@ AttentionRun plan_run(const Segment& segment, const PlanOptions& options, const 
       run.key_length = options.window;
     }
   }
-  const bool one_query = segment.cache != nullptr && segment.length == 1;
-  const bool window_cuts = options.window > 0 && past + segment.length > options.window;
-  const bool plain = segment.branches.empty() && (one_query || (!window_cuts && (past == 0 || !options.causal)));
-  if (plain && bias == nullptr) {
-    run.causal = options.causal && !one_query;
-    return run;
-  }
-  if (!plain || options.causal) {
+  const bool one_query = segment.cache != nullptr && segment.length == 1;  // sees all its keys
+  const bool branches = !segment.branches.empty();
+  run.causal = options.causal && !one_query;
+  // Rows of branches stand at other positions than their places.
+  run.window = one_query || branches ? 0 : options.window;
+  const auto positional = [&] {
     Segment whole = segment;
     whole.length += past;
-    std::vector<Place> places = places_of(whole);
-    places.erase(places.begin(), places.begin() + (segment.cache != nullptr ? run.key_begin : 0));
-    run.mask = mask_of(places, segment.length, options);
+    return mask_of(places_of(whole), segment.length, options);
+  };
+  if (branches) run.mask = positional();
+  const bool triangle = !branches && (options.window == 0 || run.key_length <= options.window) && past == 0;
+  if (options.dense && options.causal && !one_query && (branches || bias != nullptr || !triangle)) {
+    run.dense_mask = branches ? run.mask : positional();
   }
   if (bias != nullptr) {
-    const at::Tensor scores = bias_of(segment, past, *bias).unsqueeze(0);
+    const at::Tensor scores = bias_of(segment, past, *bias).unsqueeze(0).to(options.mask_options).contiguous();
     run.mask = run.mask.defined() ? run.mask + scores : scores;
+    if (options.dense) run.dense_mask = run.dense_mask.defined() ? run.dense_mask + scores : scores;
   }
   return run;
 }
@@ -104,6 +106,12 @@ bool alike(const Segment& a, const Segment& b) {
 }
 
 }  // namespace
+
+PlanOptions plan_options(const at::Tensor& weights, bool causal, std::int64_t window) {
+  const bool cpu = weights.is_cpu();
+  return {causal, window, cpu ? weights.options().dtype(c10::ScalarType::Float) : weights.options(),
+          !cpu || at::GradMode::is_enabled()};
+}
 
 bool AttentionPlan::has_cache() const {
   for (const AttentionRun& run : runs) {

@@ -28,8 +28,8 @@ Gemma::Gemma(WeightReader& weights, const BackboneConfig& config, const ComputeO
 }
 
 at::Tensor Gemma::forward(const PackedBatch& batch, const EncodedSource*, ForwardState& state) const {
-  const PlanOptions full{.mask_options = embedding_.options()};
-  const PlanOptions sliding{.window = config_.sliding_window, .mask_options = embedding_.options()};
+  const PlanOptions full = plan_options(embedding_, true, 0);
+  const PlanOptions sliding = plan_options(embedding_, true, config_.sliding_window);
   const GemmaPass pass{{full_rotary_.table(batch.positions), plan_self_attention(batch.segments, full)},
                        {sliding_rotary_.table(batch.positions), plan_self_attention(batch.segments, sliding)}};
   at::Tensor x = at::embedding(embedding_, batch.ids) * embedding_scale_;  // (N, D)

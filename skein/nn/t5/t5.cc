@@ -20,7 +20,7 @@ T5::T5(WeightReader& weights, const BackboneConfig& config, const ComputeOptions
 }
 
 EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
-  const PlanOptions options{.causal = false, .mask_options = embedding_.options()};
+  const PlanOptions options = plan_options(embedding_, false, 0);
   const auto plan = plan_self_attention(source.segments, options, &*encoder_bias_);
   at::Tensor x = at::embedding(embedding_, source.ids);  // (S_total, D)
   for (const T5EncoderBlock& block : encoder_) {
@@ -35,7 +35,7 @@ EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
 at::Tensor T5::forward(const PackedBatch& batch, const EncodedSource* source, ForwardState& state) const {
   T5DecoderPass pass{.segments = batch.segments};
   if (source != nullptr) pass.source_segments = source->segments;
-  const PlanOptions options{.mask_options = embedding_.options()};
+  const PlanOptions options = plan_options(embedding_, true, 0);
   pass.self_plan = plan_self_attention(batch.segments, options, &*decoder_bias_);
   pass.cross_plan = plan_cross_attention(batch.segments, pass.source_segments);
   const at::Tensor hidden = source != nullptr ? source->hidden : at::Tensor();

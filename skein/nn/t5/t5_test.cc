@@ -145,8 +145,8 @@ TEST(T5, BranchesStandAtThePositionsThatFollowThePrompt) {
   const EncodedSource encoded = backbone->encode(pack({{.tokens = tokens(9, 1)}}, at::kCPU), state);
   const auto prompt = tokens(4, 0);
   const std::vector<std::vector<std::int32_t>> branches{tokens(6, 2), tokens(3, 9), tokens(5, 4)};
-  const at::Tensor together = backbone->forward(
-      pack({{.tokens = prompt, .branches = branches, .source = 0}}, at::kCPU), &encoded, state);
+  const at::Tensor together =
+      backbone->forward(pack({{.tokens = prompt, .branches = branches, .source = 0}}, at::kCPU), &encoded, state);
   std::int64_t row = 4;
   for (const auto& branch : branches) {
     auto whole = prompt;
