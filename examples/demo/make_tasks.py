@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the demo's tasks: seven to train experts on, and five related ones that no expert sees.
+"""Writes the demo's tasks: six to train experts on, and four related ones that no expert sees.
 
 usage: make_tasks.py FOLDER     FOLDER/train/TASK.jsonl, FOLDER/eval/TASK.jsonl, FOLDER/heldout/TASK.jsonl
 
@@ -13,7 +13,7 @@ import pathlib
 import random
 import sys
 
-TRAIN, EVAL = 320, 80
+TRAIN, EVAL = 320, 100
 
 
 def cut(items, share=0.68):
@@ -176,35 +176,6 @@ def odd(rng, _):
     return f"Three of these belong together: {', '.join(words)}. The odd one is", answer, words
 
 
-# --- more: which of two has more ----------------------------------------------------------------------------------------
-NAMES = """Ann Ben Carla Dirk Ella Finn Greta Hugo Ida Jon Kira Leo Mona Nils Olga Paul Rosa Sven Tina Uwe""".split()
-GOODS = """pears stamps marbles books coins shells pencils tickets buttons cards eggs cups""".split()
-
-
-def two_numbers(rng):
-    small, large = sorted(rng.sample(range(2, 90), 2))
-    while large < small + 4:
-        small, large = sorted(rng.sample(range(2, 90), 2))
-    return small, large
-
-
-def more(rng, seen):
-    first, second = rng.sample(cut(NAMES)[0 if seen else 1], 2)
-    small, large = two_numbers(rng)
-    first_has_more = rng.random() < 0.5
-    a, b = (large, small) if first_has_more else (small, large)
-    goods = rng.choice(GOODS)
-    return f"{first} has {a} {goods}, {second} has {b} {goods}. More:", first if first_has_more else second, [first, second]
-
-
-def older(rng, _):
-    first, second = rng.sample(NAMES, 2)
-    small, large = two_numbers(rng)
-    first_is_older = rng.random() < 0.5
-    a, b = (large, small) if first_is_older else (small, large)
-    return f"{first} is {a} years old and {second} is {b} years old. The older one is", first if first_is_older else second, [first, second]
-
-
 # --- unit: what a quantity is measured in -------------------------------------------------------------------------------
 UNITS = {
     "metre": ["the length of the {x}", "how wide the {x} is", "the height of the {x}", "how far it is to the {x}", "the depth under the {x}", "how tall the {x} stands"],
@@ -241,8 +212,8 @@ def form(rng, seen):
     return sentence[0].upper() + sentence[1:] + ".", "sound" if sound else "broken", ["sound", "broken"]
 
 
-TRAINED = {"mood": mood, "question": question, "tongue": tongue, "kind": kind, "more": more, "unit": unit, "form": form}
-HELD_OUT = {"film": film, "asks": asks, "greeting": greeting, "odd": odd, "older": older}
+TRAINED = {"mood": mood, "question": question, "tongue": tongue, "kind": kind, "unit": unit, "form": form}
+HELD_OUT = {"film": film, "asks": asks, "greeting": greeting, "odd": odd}
 
 
 def lines(task, make, count, seen, taken):

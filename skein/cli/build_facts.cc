@@ -22,9 +22,9 @@ std::string simd_targets() {
 
 std::string build_facts() {
   const std::string commit = SKEIN_GIT_HASH;
-  return concat("skein ", SKEIN_VERSION, commit.empty() ? "" : " (" + commit + ")", "\n",           //
-                "compiler  g++ ", __VERSION__, ", C++", __cplusplus / 100 % 100, "\n",         //
-                "torch     ", torch_facts(), "\n",                                             //
+  return concat("skein ", SKEIN_VERSION, commit.empty() ? "" : " (" + commit + ")", "\n",  //
+                "compiler  g++ ", __VERSION__, ", C++", __cplusplus / 100 % 100, "\n",     //
+                "torch     ", torch_facts(), "\n",                                         //
                 "cpu       ", available_cores(), " cores, SIMD ", simd_targets(), "\n");
 }
 

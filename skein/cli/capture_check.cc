@@ -68,8 +68,10 @@ int capture_check(const CaptureOptions& options) {
   if (options.common.json) {
     print_json({{"shares", all}, {"limit", limit}, {"capturing", found}, {"examples", examples.size()}});
   } else {
-    print_text(concat(table.render(is_styled(stdout)), "\n", examples.size(), " examples; beyond its share: above ", fixed(limit, 3), "\n"));
-    for (const Json& name : found) print_text(concat(printable(name.get<std::string>()), " grabs tokens beyond its share\n"));
+    print_text(concat(table.render(is_styled(stdout)), "\n", examples.size(), " examples; beyond its share: above ",
+                      fixed(limit, 3), "\n"));
+    for (const Json& name : found)
+      print_text(concat(printable(name.get<std::string>()), " grabs tokens beyond its share\n"));
   }
   return found.empty() ? 0 : 3;
 }

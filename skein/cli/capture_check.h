@@ -11,10 +11,10 @@ namespace skein {
 
 struct CaptureOptions {
   std::string library;
-  std::string base;               // empty: the one the library was created from
+  std::string base;  // empty: the one the library was created from
   std::vector<std::string> data;
-  std::int64_t limit = 100;       // examples per file
-  double factor = 2;              // an expert is named when its share exceeds factor / E
+  std::int64_t limit = 100;  // examples per file
+  double factor = 2;         // an expert is named when its share exceeds factor / E
   CommonOptions common;
 };
 

@@ -13,8 +13,8 @@ namespace {
 
 // The verbs, in the order help shows them.
 constexpr void (*kVerbs[])(CLI::App&, Job&) = {
-    add_generate_verb, add_trace_verb,   add_eval_verb,    add_train_verb,  add_library_verb,
-    add_extract_verb,  add_convert_verb, add_logits_verb,  add_tokenize_verb, add_manual_verb,
+    add_generate_verb, add_trace_verb,   add_eval_verb,   add_train_verb,    add_library_verb,
+    add_extract_verb,  add_convert_verb, add_logits_verb, add_tokenize_verb, add_manual_verb,
 };
 
 // The command that was typed, as far as it was understood.
@@ -66,7 +66,8 @@ std::string usage_error(const CLI::App& program, const CLI::ParseError& error) {
 }  // namespace
 
 std::unique_ptr<CLI::App> make_command_line(Job& job) {
-  auto program = std::make_unique<CLI::App>("Routes among, trains and pools specialised fine-tunes of one language model.", "skein");
+  auto program = std::make_unique<CLI::App>(
+      "Routes among, trains and pools specialised fine-tunes of one language model.", "skein");
   const auto formatter = std::make_shared<HelpFormatter>();
   formatter->label("Positionals", "Arguments");
   program->formatter(formatter);
@@ -76,9 +77,10 @@ std::unique_ptr<CLI::App> make_command_line(Job& job) {
   program->require_subcommand(1);
   for (const auto add_verb : kVerbs) add_verb(*program, job);
   // Last: commands inherit what is set before they are added.
-  program->footer("BASE is a Hugging Face model folder or one .gguf file; ADAPTER a PEFT folder; LIB a library folder;\n"
-                  "DATA .jsonl or .jsonl.gz files. `skein COMMAND --help` shows every option with its default and an example.\n"
-                  "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found a difference, 130 interrupted.");
+  program->footer(
+      "BASE is a Hugging Face model folder or one .gguf file; ADAPTER a PEFT folder; LIB a library folder;\n"
+      "DATA .jsonl or .jsonl.gz files. `skein COMMAND --help` shows every option with its default and an example.\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found a difference, 130 interrupted.");
   return program;
 }
 

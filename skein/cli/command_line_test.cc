@@ -1,8 +1,8 @@
 #include "skein/cli/command_line.h"
 
-#include <CLI/CLI.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
 
 #include "skein/cli/help_page.h"
 
@@ -54,7 +54,8 @@ void check_help(const CLI::App& command) {
   EXPECT_THAT(command.get_footer(), HasSubstr(command_words(command))) << command_words(command) << " shows no example";
   EXPECT_FALSE(command.get_description().empty()) << command_words(command);
   for (const CLI::Option* option : visible_options(command)) {
-    EXPECT_FALSE(option->get_description().empty()) << command_words(command) << " " << option_words(*option) << " says nothing";
+    EXPECT_FALSE(option->get_description().empty())
+        << command_words(command) << " " << option_words(*option) << " says nothing";
     const bool takes_a_value = option->get_expected_min() > 0 && !option->get_positional();
     EXPECT_TRUE(!takes_a_value || option_words(*option).find(' ') != std::string::npos)
         << command_words(command) << " " << option_words(*option) << " does not say what it takes";

@@ -20,7 +20,8 @@ struct CommonOptions {
 };
 
 // Adds a subcommand whose help ends with `example` (one or more command lines, "\n" between them).
-CLI::App& add_command(CLI::App& parent, const std::string& name, const std::string& summary, const std::string& example);
+CLI::App& add_command(CLI::App& parent, const std::string& name, const std::string& summary,
+                      const std::string& example);
 // Adds the options to a command. Remembers `options`: it must live as long as the program.
 void add_common_options(CLI::App& command, CommonOptions& options);
 // Puts them to work: threads, progress, syncing. Call first in a job.
@@ -28,5 +29,7 @@ void apply_common_options(const CommonOptions& options);
 
 // --overwrite, for commands that write files.
 void add_overwrite_option(CLI::App& command, bool& overwrite);
+// Throws Failure if `path` (may be empty: no output asked for) exists. Call before the work, which may take hours.
+void refuse_existing(const std::string& path, bool overwrite);
 
 }  // namespace skein

@@ -77,7 +77,8 @@ Status convert_gguf(Env& env, const ConvertOptions& options) {
 // One folder per expert under OUT, all or none of them.
 Result<std::vector<std::string>> convert_archive(Env& env, const ConvertOptions& options) {
   if (options.base.empty()) {
-    return Error{concat(options.in, " holds experts; name the base that they belong to with --base"), ErrorKind::kUsage};
+    return Error{concat(options.in, " holds experts; name the base that they belong to with --base"),
+                 ErrorKind::kUsage};
   }
   SKEIN_ASSIGN(const BaseModel base, open_base_model(env, options.base));
   const std::vector<SlotName> slots = slot_names(base.config);
@@ -87,7 +88,8 @@ Result<std::vector<std::string>> convert_archive(Env& env, const ConvertOptions&
   std::vector<std::string> names;
   for (ForeignExpert& expert : experts) {
     if (!is_safe_file_name(expert.name)) {
-      return Error{concat(options.in, " names an expert '", printable(expert.name), "', which is no file name; give --names")};
+      return Error{
+          concat(options.in, " names an expert '", printable(expert.name), "', which is no file name; give --names")};
     }
     const std::string path = join_path(folder->path(), expert.name);
     SKEIN_TRY(env.make_folders(path));
@@ -112,7 +114,8 @@ int convert(const ConvertOptions& options) {
   } else {
     const std::vector<std::string> names = or_throw(convert_archive(real_env(), options));
     result["experts"] = names;
-    log_info(concat("wrote ", names.size(), " experts to ", options.out, "; next: skein library add LIB ", options.out, "/*"));
+    log_info(concat("wrote ", names.size(), " experts to ", options.out, "; next: skein library add LIB ", options.out,
+                    "/*"));
   }
   if (options.common.json) print_json(result);
   return 0;
@@ -122,18 +125,27 @@ int convert(const ConvertOptions& options) {
 
 void add_convert_verb(CLI::App& program, Job& job) {
   auto options = std::make_shared<ConvertOptions>();
-  CLI::App& verb = add_command(program, "convert", "A GGUF file to a Hugging Face folder; research checkpoints to expert folders",
-                               "skein convert models/smollm2.gguf models/smollm2-hf --dtype bf16\n"
-                               "skein convert phatgoose.pt experts --base t5-xl --names cola,sst2,mnli");
-  verb.add_option("IN", options->in, "A .gguf file, or a torch.save file of r-three/phatgoose or microsoft/mttl (read "
-                                     "through an allow-list, never executed)")->required();
+  CLI::App& verb =
+      add_command(program, "convert", "A GGUF file to a Hugging Face folder; research checkpoints to expert folders",
+                  "skein convert models/smollm2.gguf models/smollm2-hf --dtype bf16\n"
+                  "skein convert phatgoose.pt experts --base t5-xl --names cola,sst2,mnli");
+  verb.add_option("IN", options->in,
+                  "A .gguf file, or a torch.save file of r-three/phatgoose or microsoft/mttl (read "
+                  "through an allow-list, never executed)")
+      ->required();
   verb.add_option("OUT", options->out, "Folder to write")->required();
-  verb.add_option("--dtype", options->dtype, "GGUF: type of the weights written, f32 (exactly what the file means) or bf16 (half the size)")
-      ->type_name("TYPE")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  verb.add_option("--dtype", options->dtype,
+                  "GGUF: type of the weights written, f32 (exactly what the file means) or bf16 (half the size)")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
   verb.add_option("--base", options->base, "Experts: the base they belong to")->type_name("BASE");
-  verb.add_option("--names", options->foreign.names, "Experts: their names in the file's order (phatgoose's files number them)")
-      ->type_name("NAME")->delimiter(',');
-  verb.add_option("--alpha", options->foreign.alpha, "Experts: their LoRA alpha, which these files do not say (phatgoose: 1; mttl: 16)")
+  verb.add_option("--names", options->foreign.names,
+                  "Experts: their names in the file's order (phatgoose's files number them)")
+      ->type_name("NAME")
+      ->delimiter(',');
+  verb.add_option("--alpha", options->foreign.alpha,
+                  "Experts: their LoRA alpha, which these files do not say (phatgoose: 1; mttl: 16)")
       ->type_name("ALPHA");
   add_overwrite_option(verb, options->overwrite);
   add_common_options(verb, options->common);

@@ -47,17 +47,28 @@ std::vector<Task> tasks_of(std::vector<Example> examples, std::int64_t limit) {
 Json settings_of(const EvalFlags& flags, const ModelOptions& options) {
   Json digests = Json::array();
   for (const std::string& path : flags.tasks) digests.push_back(or_throw(digest_of_file(real_env(), path)));
-  return {{"method", flags.eval.method}, {"base", options.base}, {"adapter", options.adapter}, {"library", options.library},
-          {"router", router_words(options.router)}, {"temperature", options.router.temperature}, {"only", options.router.only},
-          {"without", options.router.without}, {"bf16", options.compute.dtype == c10::ScalarType::BFloat16},
-          {"scoring", flags.scoring}, {"limit", flags.eval.limit}, {"max_new_tokens", flags.eval.max_new_tokens},
-          {"separator", flags.eval.prompt.separator}, {"chat", flags.eval.prompt.chat}, {"max_input", flags.eval.prompt.max_input},
+  return {{"method", flags.eval.method},
+          {"base", options.base},
+          {"adapter", options.adapter},
+          {"library", options.library},
+          {"router", router_words(options.router)},
+          {"temperature", options.router.temperature},
+          {"only", options.router.only},
+          {"without", options.router.without},
+          {"bf16", options.compute.dtype == c10::ScalarType::BFloat16},
+          {"scoring", flags.scoring},
+          {"limit", flags.eval.limit},
+          {"max_new_tokens", flags.eval.max_new_tokens},
+          {"separator", flags.eval.prompt.separator},
+          {"chat", flags.eval.prompt.chat},
+          {"max_input", flags.eval.prompt.max_input},
           {"data", digests}};
 }
 
 Json summary_json(const TaskResult& result, bool per_character) {
-  Json summary = {{"task", result.task}, {"n", result.num_examples}, {"accuracy", result.accuracy}, {"low", result.interval_low},
-                  {"high", result.interval_high}, {"chance", result.chance}, {"majority", result.majority}};
+  Json summary = {{"task", result.task},        {"n", result.num_examples},     {"accuracy", result.accuracy},
+                  {"low", result.interval_low}, {"high", result.interval_high}, {"chance", result.chance},
+                  {"majority", result.majority}};
   if (per_character) {
     std::int64_t hits = 0;
     for (const ExampleResult& example : result.examples) hits += example.correct_per_character ? 1 : 0;
@@ -73,14 +84,18 @@ void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries)
   }
   using enum TextTable::Align;
   const bool per_character = !summaries.empty() && summaries.front().contains("accuracy_per_character");
-  std::vector<TextTable::Column> columns = {{"task", kLeft}, {"n"}, {"accuracy"}, {"95 % interval"}, {"chance"}, {"majority"}};
+  std::vector<TextTable::Column> columns = {{"task", kLeft},   {"n"},      {"accuracy"},
+                                            {"95 % interval"}, {"chance"}, {"majority"}};
   if (per_character) columns.push_back({"per character"});
   TextTable table(columns);
   double sum = 0;
   for (const Json& summary : summaries) {
     const auto number = [&](const char* key) { return fixed(summary.value(key, 0.0), 3); };
-    std::vector<TextTable::Cell> row = {printable(summary.value("task", ""), 40), grouped(summary.value("n", std::int64_t{0})),
-                                        {number("accuracy"), true}, concat(number("low"), " – ", number("high")), number("chance"),
+    std::vector<TextTable::Cell> row = {printable(summary.value("task", ""), 40),
+                                        grouped(summary.value("n", std::int64_t{0})),
+                                        {number("accuracy"), true},
+                                        concat(number("low"), " – ", number("high")),
+                                        number("chance"),
                                         number("majority")};
     if (per_character) row.push_back(number("accuracy_per_character"));
     table.add_row(row);
@@ -94,10 +109,13 @@ void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries)
 void write_shares(const EvalFlags& flags, const LoadedModel& model, const std::vector<Task>& tasks) {
   std::string text;
   for (const Task& task : tasks) {
-    for (const ExampleShares& example : routing_shares(model, task.examples, flags.eval.prompt, flags.eval.max_batch_tokens)) {
+    for (const ExampleShares& example :
+         routing_shares(model, task.examples, flags.eval.prompt, flags.eval.max_batch_tokens)) {
       Json shares = Json::object();
       for (std::size_t e = 0; e < example.shares.size(); ++e) shares[model.bank->names()[e]] = example.shares[e];
-      text += json_line({{"method", flags.eval.method}, {"task", example.task}, {"id", example.id}, {"shares", shares}}) + "\n";
+      text +=
+          json_line({{"method", flags.eval.method}, {"task", example.task}, {"id", example.id}, {"shares", shares}}) +
+          "\n";
     }
   }
   or_throw(write_text_atomically(real_env(), flags.shares, text));
@@ -112,15 +130,16 @@ std::string default_method(const ModelOptions& options) {
 int eval(EvalFlags& flags) {
   const ModelOptions options = model_options(flags.model, flags.common);
   unescape_separator(flags.eval.prompt);
-  flags.eval.scoring = flags.scoring == "t0" ? Scoring::kT0 : flags.scoring == "lm-eval" ? Scoring::kLmEval : Scoring::kPhatgoose;
+  flags.eval.scoring = flags.scoring == "t0"        ? Scoring::kT0
+                       : flags.scoring == "lm-eval" ? Scoring::kLmEval
+                                                    : Scoring::kPhatgoose;
   if (flags.eval.method.empty()) flags.eval.method = default_method(options);
   if (!flags.shares.empty() && options.library.empty()) throw Failure({"--shares needs --library", ErrorKind::kUsage});
-  if (!flags.shares.empty() && real_env().exists(flags.shares) && !flags.overwrite) {
-    throw Failure({concat(flags.shares, " exists already; give --overwrite to replace it")});
-  }
+  refuse_existing(flags.shares, flags.overwrite);
   const std::vector<Task> tasks = tasks_of(or_throw(read_examples(real_env(), flags.tasks)), flags.eval.limit);
   std::unique_ptr<PartialResults> results;
-  if (!flags.out.empty()) results = or_throw(PartialResults::begin(real_env(), flags.out, settings_of(flags, options), flags.overwrite));
+  if (!flags.out.empty())
+    results = or_throw(PartialResults::begin(real_env(), flags.out, settings_of(flags, options), flags.overwrite));
 
   const LoadedModel model = load_model(real_env(), options);
   std::vector<Json> summaries;
@@ -150,24 +169,40 @@ int eval(EvalFlags& flags) {
 
 void add_eval_verb(CLI::App& program, Job& job) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App& verb = add_command(program, "eval", "Accuracy of a base, an adapter or a routed pool on tasks",
-                               "skein eval --base models/smollm2.gguf --library pool --tasks copa.jsonl --out results.jsonl\n"
-                               "skein eval --base BASE --adapter experts/copa --tasks copa.jsonl --scoring lm-eval --chat");
+  CLI::App& verb =
+      add_command(program, "eval", "Accuracy of a base, an adapter or a routed pool on tasks",
+                  "skein eval --base models/smollm2.gguf --library pool --tasks copa.jsonl --out results.jsonl\n"
+                  "skein eval --base BASE --adapter experts/copa --tasks copa.jsonl --scoring lm-eval --chat");
   verb.add_option("--tasks", flags->tasks, "DATA to answer: by choice where a line has choices, else word for word")
-      ->type_name("DATA")->required();
-  verb.add_option("--out", flags->out, "Write every answer as JSON lines; a run that was killed goes on when it is called again")
+      ->type_name("DATA")
+      ->required();
+  verb.add_option("--out", flags->out,
+                  "Write every answer as JSON lines; a run that was killed goes on when it is called again")
       ->type_name("FILE");
-  verb.add_option("--shares", flags->shares, "Routed pools: write how each example's routing weight was shared out, as JSON lines")
+  verb.add_option("--shares", flags->shares,
+                  "Routed pools: write how each example's routing weight was shared out, as JSON lines")
       ->type_name("FILE");
-  verb.add_option("--method", flags->eval.method, "Name of the method in the results; without it the router's words")->type_name("NAME");
-  verb.add_option("--scoring", flags->scoring, "Of choices: phatgoose (mean log-probability per token with end of sequence), t0 (sum, with "
-                                               "it) or lm-eval (sum without it; accuracy also per character)")
-      ->type_name("RULE")->check(CLI::IsMember({"phatgoose", "t0", "lm-eval"}))->capture_default_str();
-  verb.add_option("--limit", flags->eval.limit, "Examples per task; 0: all")->type_name("N")->check(CLI::NonNegativeNumber)->capture_default_str();
-  verb.add_option("--max-new-tokens", flags->eval.max_new_tokens, "Tokens of a free answer at most")->type_name("N")
-      ->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--max-batch-tokens", flags->eval.max_batch_tokens, "Tokens per forward pass (memory); scores do not depend on it")
-      ->type_name("N")->check(CLI::PositiveNumber)->capture_default_str();
+  verb.add_option("--method", flags->eval.method, "Name of the method in the results; without it the router's words")
+      ->type_name("NAME");
+  verb.add_option("--scoring", flags->scoring,
+                  "Of choices: phatgoose (mean log-probability per token with end of sequence), t0 (sum, with "
+                  "it) or lm-eval (sum without it; accuracy also per character)")
+      ->type_name("RULE")
+      ->check(CLI::IsMember({"phatgoose", "t0", "lm-eval"}))
+      ->capture_default_str();
+  verb.add_option("--limit", flags->eval.limit, "Examples per task; 0: all")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--max-new-tokens", flags->eval.max_new_tokens, "Tokens of a free answer at most")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--max-batch-tokens", flags->eval.max_batch_tokens,
+                  "Tokens per forward pass (memory); scores do not depend on it")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   add_overwrite_option(verb, flags->overwrite);
   add_prompt_flags(verb, flags->eval.prompt);
   add_model_flags(verb, flags->model);

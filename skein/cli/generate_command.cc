@@ -23,13 +23,15 @@ struct GenerateFlags {
   PromptFlags prompt;
   DecodeOptions decode;
   std::string trace;
+  bool overwrite = false;
   CommonOptions common;
 };
 
-void write_trace(const GenerateFlags& flags, const LoadedModel& model, const std::vector<TokenId>& prompt, const Decoded& decoded,
-                 const RouterOptions& router) {
+void write_trace(const GenerateFlags& flags, const LoadedModel& model, const std::vector<TokenId>& prompt,
+                 const Decoded& decoded, const RouterOptions& router) {
   std::string lines;
-  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router_words(router)))) lines += json_line(line) + "\n";
+  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router_words(router))))
+    lines += json_line(line) + "\n";
   or_throw(write_text_atomically(real_env(), flags.trace, lines));
   log_info(concat("wrote ", flags.trace, "; skein trace --html draws it"));
 }
@@ -40,6 +42,7 @@ int generate(GenerateFlags& flags) {
   if (!flags.trace.empty() && flags.model.library.empty()) {
     throw Failure({"--trace says which expert each token chose and needs --library", ErrorKind::kUsage});
   }
+  refuse_existing(flags.trace, flags.overwrite);
   const LoadedModel model = load_model(real_env(), options);
   const std::vector<TokenId> prompt = prompt_tokens(flags.prompt, model);
   flags.decode.seed = flags.common.seed;
@@ -47,16 +50,20 @@ int generate(GenerateFlags& flags) {
   ForwardState state = model.new_state();
   const auto started = Clock::now();
   const bool streams = !flags.common.json;
-  const Decoded decoded = decode(*model.backbone, *model.tokenizer, prompt, flags.decode, state, [&](std::string_view piece) {
-    if (!streams) return;
-    print_text(piece);
-    std::fflush(stdout);
-  });
+  const Decoded decoded =
+      decode(*model.backbone, *model.tokenizer, prompt, flags.decode, state, [&](std::string_view piece) {
+        if (!streams) return;
+        print_text(piece);
+        std::fflush(stdout);
+      });
   const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
   if (streams) {
     print_text("\n");
   } else {
-    print_json({{"text", decoded.text}, {"tokens", decoded.tokens}, {"ended", decoded.ended}, {"prompt_tokens", prompt.size()},
+    print_json({{"text", decoded.text},
+                {"tokens", decoded.tokens},
+                {"ended", decoded.ended},
+                {"prompt_tokens", prompt.size()},
                 {"seconds", seconds}});
   }
   if (interrupted()) throw Failure({"interrupted; what was written so far stands", ErrorKind::kInterrupted});
@@ -69,19 +76,28 @@ int generate(GenerateFlags& flags) {
 
 void add_generate_verb(CLI::App& program, Job& job) {
   auto flags = std::make_shared<GenerateFlags>();
-  CLI::App& verb = add_command(program, "generate", "Write text with a base, an adapter or a routed pool",
-                               "skein generate --base models/smollm2.gguf --chat --prompt 'Why is the sky blue?'\n"
-                               "skein generate --base models/smollm2.gguf --library pool --prompt-file question.txt --trace trace.jsonl");
+  CLI::App& verb = add_command(
+      program, "generate", "Write text with a base, an adapter or a routed pool",
+      "skein generate --base models/smollm2.gguf --chat --prompt 'Why is the sky blue?'\n"
+      "skein generate --base models/smollm2.gguf --library pool --prompt-file question.txt --trace trace.jsonl");
   add_prompt_input(verb, flags->prompt);
   DecodeOptions& decode = flags->decode;
-  verb.add_option("--max-new-tokens", decode.max_new_tokens, "Tokens to write at most")->type_name("N")
-      ->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--temperature", decode.temperature, "0: the likeliest token each time; above: sampled, higher is wilder")
-      ->type_name("T")->check(CLI::NonNegativeNumber)->capture_default_str();
+  verb.add_option("--max-new-tokens", decode.max_new_tokens, "Tokens to write at most")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--temperature", decode.temperature,
+                  "0: the likeliest token each time; above: sampled, higher is wilder")
+      ->type_name("T")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb.add_option("--top-p", decode.top_p, "Sampled: from the smallest set of tokens with this much probability")
-      ->type_name("P")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+      ->type_name("P")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   verb.add_option("--stop", decode.stop, "End before the first of these texts")->type_name("TEXT");
   verb.add_option("--trace", flags->trace, "Write which expert each token chose, as JSON lines")->type_name("FILE");
+  add_overwrite_option(verb, flags->overwrite);
   add_model_flags(verb, flags->model);
   add_common_options(verb, flags->common);
   verb.callback([&job, flags] { job.run = [flags] { return generate(*flags); }; });

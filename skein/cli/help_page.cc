@@ -64,13 +64,13 @@ std::string option_sentence(const CLI::Option& option) {
 }
 
 std::string command_words(const CLI::App& command) {
-  return command.get_parent() == nullptr ? command.get_name() : command_words(*command.get_parent()) + " " + command.get_name();
+  return command.get_parent() == nullptr ? command.get_name()
+                                         : command_words(*command.get_parent()) + " " + command.get_name();
 }
 
 std::vector<const CLI::Option*> visible_options(const CLI::App& command) {
-  return command.get_options([&](const CLI::Option* option) {
-    return !option->get_group().empty() && option != command.get_help_ptr();
-  });
+  return command.get_options(
+      [&](const CLI::Option* option) { return !option->get_group().empty() && option != command.get_help_ptr(); });
 }
 
 std::vector<const CLI::App*> visible_commands(const CLI::App& command) {

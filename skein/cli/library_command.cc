@@ -33,7 +33,8 @@ BaseModel base_of(const LibraryOptions& options, const Library& library) {
   if (!options.base.empty()) return or_throw(open_base_model(real_env(), options.base));
   if (!real_env().exists(library.base_hint)) {
     throw Failure({concat("library ", options.library, " was created from ", printable(library.base_hint),
-                          ", which is not there; name the base with --base"), ErrorKind::kUsage});
+                          ", which is not there; name the base with --base"),
+                   ErrorKind::kUsage});
   }
   return or_throw(open_base_model(real_env(), library.base_hint));
 }
@@ -58,7 +59,8 @@ int add(const LibraryOptions& options) {
   Library library = or_throw(open_library(real_env(), options.library));
   const BaseModel base = base_of(options, library);
   for (const std::string& folder : options.experts) {
-    or_throw(add_expert(real_env(), library, base, folder, {.name = options.name, .allow_other_base = options.allow_other_base}));
+    or_throw(add_expert(real_env(), library, base, folder,
+                        {.name = options.name, .allow_other_base = options.allow_other_base}));
     log_info(concat("added ", library.experts.back().name, " to ", options.library, ", now ", library.experts.size(),
                     library.experts.size() == 1 ? " expert" : " experts"));
   }
@@ -91,7 +93,8 @@ ExpertFacts facts_of(const std::string& folder) {
   const std::string config_path = join_path(folder, "adapter_config.json");
   ExpertFacts facts;
   facts.config = or_throw(adapter_config_from_json(or_throw(read_json_file(env, config_path)), config_path));
-  const auto tensors = or_throw(open_safetensors(env, join_path(folder, "adapter_model.safetensors"), adapter_limits()));
+  const auto tensors =
+      or_throw(open_safetensors(env, join_path(folder, "adapter_model.safetensors"), adapter_limits()));
   std::set<std::string> modules;
   for (const TensorInfo& tensor : tensors->tensors()) {
     modules.insert(tensor.name.substr(0, tensor.name.find(".lora_")));
@@ -126,10 +129,16 @@ int list(const LibraryOptions& options) {
   for (const LibraryEntry& entry : library.experts) {
     const ExpertFacts facts = facts_of(library.folder_of(entry.name));
     const bool is_lora = facts.config.kind == AdapterKind::kLora;
-    table.add_row({printable(entry.name), is_lora ? std::to_string(facts.config.rank) : "(IA)3", grouped(facts.num_modules),
-                   grouped(facts.num_parameters), joined(facts.gates), printable(joined(tasks_of(facts.card)), 40)});
-    lines.push_back({{"name", entry.name}, {"kind", is_lora ? "lora" : "ia3"}, {"rank", is_lora ? facts.config.rank : 0},
-                     {"modules", facts.num_modules}, {"parameters", facts.num_parameters}, {"gates", facts.gates}, {"tasks", tasks_of(facts.card)}});
+    table.add_row({printable(entry.name), is_lora ? std::to_string(facts.config.rank) : "(IA)3",
+                   grouped(facts.num_modules), grouped(facts.num_parameters), joined(facts.gates),
+                   printable(joined(tasks_of(facts.card)), 40)});
+    lines.push_back({{"name", entry.name},
+                     {"kind", is_lora ? "lora" : "ia3"},
+                     {"rank", is_lora ? facts.config.rank : 0},
+                     {"modules", facts.num_modules},
+                     {"parameters", facts.num_parameters},
+                     {"gates", facts.gates},
+                     {"tasks", tasks_of(facts.card)}});
   }
   options.common.json ? print_json(lines) : print_text(table.render(is_styled(stdout)));
   return 0;
@@ -139,8 +148,13 @@ Json inspected(const Library& library, const LibraryEntry& entry) {
   const ExpertFacts facts = facts_of(library.folder_of(entry.name));
   Json files = Json::object();
   for (const auto& [file, digest] : entry.digests) files[file] = digest;
-  return {{"name", entry.name}, {"files", files}, {"adapter_config", adapter_config_to_json(facts.config)},
-          {"modules", facts.num_modules}, {"parameters", facts.num_parameters}, {"gates", facts.gates}, {"card", facts.card}};
+  return {{"name", entry.name},
+          {"files", files},
+          {"adapter_config", adapter_config_to_json(facts.config)},
+          {"modules", facts.num_modules},
+          {"parameters", facts.num_parameters},
+          {"gates", facts.gates},
+          {"card", facts.card}};
 }
 
 int inspect(const LibraryOptions& options) {
@@ -149,16 +163,21 @@ int inspect(const LibraryOptions& options) {
   Json experts = Json::array();
   for (const LibraryEntry& entry : library.experts) {
     const auto& wanted = options.experts;
-    if (wanted.empty() || std::find(wanted.begin(), wanted.end(), entry.name) != wanted.end()) experts.push_back(inspected(library, entry));
+    if (wanted.empty() || std::find(wanted.begin(), wanted.end(), entry.name) != wanted.end())
+      experts.push_back(inspected(library, entry));
   }
   if (experts.size() < options.experts.size()) {
     std::vector<std::string> names;
     for (const LibraryEntry& entry : library.experts) names.push_back(entry.name);
     throw Failure({concat("library ", options.library, " does not hold all of ", printable(joined(options.experts)),
-                          "; it holds ", printable(joined(names), 400)), ErrorKind::kUsage});
+                          "; it holds ", printable(joined(names), 400)),
+                   ErrorKind::kUsage});
   }
-  print_json({{"library", library.path}, {"format_version", library.format_version}, {"base_fingerprint", library.base_fingerprint},
-              {"base_hint", library.base_hint}, {"experts", experts}});
+  print_json({{"library", library.path},
+              {"format_version", library.format_version},
+              {"base_fingerprint", library.base_fingerprint},
+              {"base_hint", library.base_hint},
+              {"experts", experts}});
   return 0;
 }
 
@@ -201,12 +220,15 @@ void add_library_verb(CLI::App& program, Job& job) {
   auto options = std::make_shared<LibraryOptions>();
   CLI::App& create_command = add_library_command(verb, job, create, "create", "Make an empty library for a base",
                                                  "skein library create pool --base models/smollm2.gguf", options);
-  create_command.add_option("--base", options->base, "The base whose experts it will hold")->type_name("BASE")->required();
+  create_command.add_option("--base", options->base, "The base whose experts it will hold")
+      ->type_name("BASE")
+      ->required();
   add_common_options(create_command, options->common);
 
   options = std::make_shared<LibraryOptions>();
-  CLI::App& add_to = add_library_command(verb, job, add, "add", "Copy experts in (PEFT LoRA or (IA)3 folders of its base)",
-                                         "skein library add pool experts/sentiment experts/questions", options);
+  CLI::App& add_to =
+      add_library_command(verb, job, add, "add", "Copy experts in (PEFT LoRA or (IA)3 folders of its base)",
+                          "skein library add pool experts/sentiment experts/questions", options);
   add_to.add_option("EXPERT", options->experts, "Expert folders")->required();
   add_to.add_option("--name", options->name, "Name in the library (default: the folder's own name)")->type_name("NAME");
   add_to.add_option("--base", options->base, base_help)->type_name("BASE");
@@ -214,7 +236,8 @@ void add_library_verb(CLI::App& program, Job& job) {
   add_common_options(add_to, options->common);
 
   options = std::make_shared<LibraryOptions>();
-  CLI::App& list_command = add_library_command(verb, job, list, "list", "Table of its experts", "skein library list pool", options);
+  CLI::App& list_command =
+      add_library_command(verb, job, list, "list", "Table of its experts", "skein library list pool", options);
   add_common_options(list_command, options->common);
 
   options = std::make_shared<LibraryOptions>();
@@ -224,8 +247,9 @@ void add_library_verb(CLI::App& program, Job& job) {
   add_common_options(inspect_command, options->common);
 
   options = std::make_shared<LibraryOptions>();
-  CLI::App& remove_command = add_library_command(verb, job, remove, "remove", "Take experts out; no other's files are touched",
-                                                 "skein library remove pool sentiment", options);
+  CLI::App& remove_command =
+      add_library_command(verb, job, remove, "remove", "Take experts out; no other's files are touched",
+                          "skein library remove pool sentiment", options);
   remove_command.add_option("NAME", options->experts, "Experts")->required();
   add_common_options(remove_command, options->common);
 
@@ -233,12 +257,23 @@ void add_library_verb(CLI::App& program, Job& job) {
   CLI::App& check_command = add_library_command(
       verb, job, check, "check", "Compare every file with its recorded digest; exit code 3 on a difference",
       "skein library check pool\nskein library check pool --capture --data valid.jsonl", options);
-  CLI::Option* capture = check_command.add_flag("--capture", options->capture, "Run the model instead and name experts that grab tokens beyond their share");
-  check_command.add_option("--data", options->capture_options.data, "With --capture: DATA to run")->type_name("DATA")->needs(capture);
+  CLI::Option* capture = check_command.add_flag(
+      "--capture", options->capture, "Run the model instead and name experts that grab tokens beyond their share");
+  check_command.add_option("--data", options->capture_options.data, "With --capture: DATA to run")
+      ->type_name("DATA")
+      ->needs(capture);
   check_command.add_option("--limit", options->capture_options.limit, "With --capture: examples per file")
-      ->type_name("N")->check(CLI::PositiveNumber)->capture_default_str()->needs(capture);
-  check_command.add_option("--factor", options->capture_options.factor, "With --capture: a share above FACTOR / experts is too much")
-      ->type_name("FACTOR")->check(CLI::PositiveNumber)->capture_default_str()->needs(capture);
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->needs(capture);
+  check_command
+      .add_option("--factor", options->capture_options.factor,
+                  "With --capture: a share above FACTOR / experts is too much")
+      ->type_name("FACTOR")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->needs(capture);
   check_command.add_option("--base", options->base, base_help)->type_name("BASE");
   add_common_options(check_command, options->common);
 }

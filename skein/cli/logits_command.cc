@@ -25,22 +25,26 @@ struct LogitsFlags {
   bool overwrite = false;
 };
 
-constexpr std::int64_t kRowsAtOnce = 256;  // f32 logits in memory at a time: 256 rows of a vocabulary of 262,144 are 268 MB
+constexpr std::int64_t kRowsAtOnce =
+    256;  // f32 logits in memory at a time: 256 rows of a vocabulary of 262,144 are 268 MB
 
 void check_ids(const std::vector<TokenId>& ids, const BackboneConfig& config, const char* option) {
   for (const TokenId id : ids) {
     if (id < 0 || id >= config.vocabulary_size) {
-      throw Failure({concat(option, " holds ", id, "; the base's vocabulary has ids 0 to ", config.vocabulary_size - 1), ErrorKind::kUsage});
+      throw Failure({concat(option, " holds ", id, "; the base's vocabulary has ids 0 to ", config.vocabulary_size - 1),
+                     ErrorKind::kUsage});
     }
   }
 }
 
 // (T, D) of the input for a decoder-only base, of the target for an encoder-decoder.
-at::Tensor hidden_states(const LoadedModel& model, const std::vector<TokenId>& input, const std::vector<TokenId>& target) {
+at::Tensor hidden_states(const LoadedModel& model, const std::vector<TokenId>& input,
+                         const std::vector<TokenId>& target) {
   ForwardState state = model.new_state();
   const Backbone& backbone = *model.backbone;
   const c10::Device device = backbone.compute().device;
-  if (!model.base.config.is_encoder_decoder()) return backbone.forward(pack({{.tokens = input}}, device), nullptr, state);
+  if (!model.base.config.is_encoder_decoder())
+    return backbone.forward(pack({{.tokens = input}}, device), nullptr, state);
   // The decoder reads the target shifted right by the start token, so that row t scores target token t.
   std::vector<TokenId> shifted = {static_cast<TokenId>(model.base.config.decoder_start_token)};
   shifted.insert(shifted.end(), target.begin(), target.end() - 1);
@@ -50,7 +54,8 @@ at::Tensor hidden_states(const LoadedModel& model, const std::vector<TokenId>& i
 
 void write_logits(const LoadedModel& model, const at::Tensor& hidden, const std::string& path) {
   const std::int64_t num_rows = hidden.size(0);
-  auto writer = or_throw(SafetensorsWriter::create(real_env(), path, {{"logits", DType::kF32, {num_rows, model.base.config.vocabulary_size}}}, {}));
+  auto writer = or_throw(SafetensorsWriter::create(
+      real_env(), path, {{"logits", DType::kF32, {num_rows, model.base.config.vocabulary_size}}}, {}));
   for (std::int64_t row = 0; row < num_rows; row += kRowsAtOnce) {
     if (interrupted()) throw Failure({concat("interrupted; ", path, " was not written"), ErrorKind::kInterrupted});
     const at::Tensor part = hidden.narrow(0, row, std::min(kRowsAtOnce, num_rows - row));
@@ -62,10 +67,9 @@ void write_logits(const LoadedModel& model, const at::Tensor& hidden, const std:
 
 int logits(LogitsFlags& flags) {
   const ModelOptions options = model_options(flags.model, flags.common);
-  if (flags.input.empty() == flags.input_ids.empty()) throw Failure({"give either --input or --input-ids", ErrorKind::kUsage});
-  if (real_env().exists(flags.out) && !flags.overwrite) {
-    throw Failure({concat(flags.out, " exists already; give --overwrite to replace it")});
-  }
+  if (flags.input.empty() == flags.input_ids.empty())
+    throw Failure({"give either --input or --input-ids", ErrorKind::kUsage});
+  refuse_existing(flags.out, flags.overwrite);
   const LoadedModel model = load_model(real_env(), options);
   const c10::InferenceMode inference;
   const BackboneConfig& config = model.base.config;
@@ -75,18 +79,23 @@ int logits(LogitsFlags& flags) {
   check_ids(input, config, "--input-ids");
   check_ids(target, config, "--target-ids");
   if (config.is_encoder_decoder() && target.empty()) {
-    throw Failure({concat(flags.model.base, " is an encoder-decoder, whose logits are of a target; give --target or --target-ids"), ErrorKind::kUsage});
+    throw Failure({concat(flags.model.base,
+                          " is an encoder-decoder, whose logits are of a target; give --target or --target-ids"),
+                   ErrorKind::kUsage});
   }
   if (!config.is_encoder_decoder() && !target.empty()) {
-    throw Failure({concat(flags.model.base, " has no encoder; put the whole text into --input or --input-ids"), ErrorKind::kUsage});
+    throw Failure({concat(flags.model.base, " has no encoder; put the whole text into --input or --input-ids"),
+                   ErrorKind::kUsage});
   }
   if (!config.is_encoder_decoder() && static_cast<std::int64_t>(input.size()) > config.max_positions) {
-    throw Failure({concat("the input has ", input.size(), " tokens; ", flags.model.base, " reads ", config.max_positions)});
+    throw Failure(
+        {concat("the input has ", input.size(), " tokens; ", flags.model.base, " reads ", config.max_positions)});
   }
   const at::Tensor hidden = hidden_states(model, input, target);
   write_logits(model, hidden, flags.out);
   const Json shape = {hidden.size(0), config.vocabulary_size};
-  if (flags.common.json) print_json({{"out", flags.out}, {"shape", shape}, {"input_ids", input}, {"target_ids", target}});
+  if (flags.common.json)
+    print_json({{"out", flags.out}, {"shape", shape}, {"input_ids", input}, {"target_ids", target}});
   log_info(concat("wrote ", flags.out, ", logits ", json_line(shape), " in f32"));
   return 0;
 }
@@ -95,9 +104,10 @@ int logits(LogitsFlags& flags) {
 
 void add_logits_verb(CLI::App& program, Job& job) {
   auto flags = std::make_shared<LogitsFlags>();
-  CLI::App& verb = add_command(program, "logits", "Next-token scores as a file: the f32 tensor `logits` (tokens, vocabulary)",
-                               "skein logits --base models/smollm2.gguf --input 'The capital of France is' --out logits.safetensors\n"
-                               "skein logits --base t5 --input-ids 37,1784,1 --target-ids 3,9,1 --out logits.safetensors");
+  CLI::App& verb = add_command(
+      program, "logits", "Next-token scores as a file: the f32 tensor `logits` (tokens, vocabulary)",
+      "skein logits --base models/smollm2.gguf --input 'The capital of France is' --out logits.safetensors\n"
+      "skein logits --base t5 --input-ids 37,1784,1 --target-ids 3,9,1 --out logits.safetensors");
   verb.add_option("--input", flags->input, "Text, encoded with the tokenizer's own special tokens")->type_name("TEXT");
   verb.add_option("--target", flags->target, "Encoder-decoders: the text whose tokens are scored")->type_name("TEXT");
   verb.add_option("--input-ids", flags->input_ids, "Token ids, taken as they are")->type_name("IDS")->delimiter(',');

@@ -14,10 +14,14 @@ namespace {
 
 int exit_code(skein::ErrorKind kind) {
   switch (kind) {
-    case skein::ErrorKind::kUsage: return 2;
-    case skein::ErrorKind::kDifference: return 3;
-    case skein::ErrorKind::kInterrupted: return 130;
-    case skein::ErrorKind::kFailed: break;
+    case skein::ErrorKind::kUsage:
+      return 2;
+    case skein::ErrorKind::kDifference:
+      return 3;
+    case skein::ErrorKind::kInterrupted:
+      return 130;
+    case skein::ErrorKind::kFailed:
+      break;
   }
   return 1;
 }

@@ -69,7 +69,8 @@ Pages man_pages(const CLI::App& program) {
                              "\n.SH SYNOPSIS\n.B skein\nCOMMAND [options]\n.SH COMMANDS\n");
   for_each_command(program, [&](const CLI::App& command) {
     pages[joined_by(command_words(command), '-') + ".1"] = man_page(command);
-    index += concat(".TP\n.B ", roff(joined_by(command_words(command), '-')), "(1)\n", roff(command.get_description()), "\n");
+    index += concat(".TP\n.B ", roff(joined_by(command_words(command), '-')), "(1)\n", roff(command.get_description()),
+                    "\n");
   });
   pages["skein.1"] = index + ".SH NOTES\n.nf\n" + roff(program.get_footer()) + "\n.fi\n";
   return pages;
@@ -79,10 +80,13 @@ Pages man_pages(const CLI::App& program) {
 std::string cell(const std::string& text) { return CLI::detail::find_and_replace(text, "|", "\\|"); }
 
 Pages markdown_pages(const CLI::App& program) {
-  std::string page = "# Commands\n\nWhat `skein COMMAND --help` prints, in one page. Made by `skein manual markdown`; do not edit.\n\n";
+  std::string page =
+      "# Commands\n\nWhat `skein COMMAND --help` prints, in one page. Made by `skein manual markdown`; do not "
+      "edit.\n\n";
   page += program.get_footer() + "\n";
   for_each_command(program, [&](const CLI::App& command) {
-    page += concat("\n## ", command_words(command), "\n\n", command.get_description(), "\n\n| option | meaning |\n|---|---|\n");
+    page += concat("\n## ", command_words(command), "\n\n", command.get_description(),
+                   "\n\n| option | meaning |\n|---|---|\n");
     for (const CLI::Option* option : visible_options(command)) {
       page += concat("| `", cell(option_words(*option)), "` | ", cell(option_sentence(*option)), " |\n");
     }
@@ -111,7 +115,8 @@ Pages bash_completion(const CLI::App& program) {
                            "    [[ $word == -* ]] && break\n"
                            "    command+=\" $word\"\n"
                            "  done\n"
-                           "  case $command in\n", cases,
+                           "  case $command in\n",
+                           cases,
                            "  esac\n"
                            "  mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"${COMP_WORDS[COMP_CWORD]}\")\n"
                            "}\n"
@@ -136,7 +141,7 @@ int write_manual(const CLI::App& program, const ManualOptions& options) {
     Env& env = real_env();
     or_throw(env.make_folders(options.out));
     const std::string path = join_path(options.out, name);
-    if (env.exists(path) && !options.overwrite) throw Failure({concat(path, " exists already; give --overwrite to replace it")});
+    refuse_existing(path, options.overwrite);
     or_throw(write_text_atomically(env, path, page));
   }
   return 0;
@@ -149,10 +154,13 @@ void add_manual_verb(CLI::App& program, Job& job) {
   CLI::App& verb = add_command(program, "manual", "Print this help as man pages, Markdown or shell completion",
                                "skein manual man --out ~/.local/share/man/man1\n"
                                "skein manual bash --out ~/.local/share/bash-completion/completions");
-  verb.add_option("format", options->format, "man, markdown or bash")->check(CLI::IsMember({"man", "markdown", "bash"}))->required();
+  verb.add_option("format", options->format, "man, markdown or bash")
+      ->check(CLI::IsMember({"man", "markdown", "bash"}))
+      ->required();
   verb.add_option("--out", options->out, "Folder to write to; without it everything goes to stdout")->type_name("DIR");
   add_overwrite_option(verb, options->overwrite);
-  verb.callback([&program, &job, options] { job.run = [&program, options] { return write_manual(program, *options); }; });
+  verb.callback(
+      [&program, &job, options] { job.run = [&program, options] { return write_manual(program, *options); }; });
 }
 
 }  // namespace skein

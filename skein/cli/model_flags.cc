@@ -10,36 +10,66 @@ namespace skein {
 void add_base_flags(CLI::App& command, ModelFlags& flags) {
   const std::string group = "Model";
   command.add_option("--base", flags.base, "The base model: a Hugging Face folder or one .gguf file")
-      ->type_name("BASE")->required()->group(group);
-  command.add_option("--device", flags.device, "cpu, cuda or cuda:K; without it cuda if there is one")->type_name("DEVICE")->group(group);
-  command.add_option("--dtype", flags.dtype, "f32 or bf16; without it bf16 where the device computes in it natively, else f32")
-      ->type_name("TYPE")->group(group);
-  command.add_flag("--allow-other-base", flags.allow_other_base, "Use experts although they name another base")->group(group);
+      ->type_name("BASE")
+      ->required()
+      ->group(group);
+  command.add_option("--device", flags.device, "cpu, cuda or cuda:K; without it cuda if there is one")
+      ->type_name("DEVICE")
+      ->group(group);
+  command
+      .add_option("--dtype", flags.dtype,
+                  "f32 or bf16; without it bf16 where the device computes in it natively, else f32")
+      ->type_name("TYPE")
+      ->group(group);
+  command.add_flag("--allow-other-base", flags.allow_other_base, "Use experts although they name another base")
+      ->group(group);
 }
 
 void add_model_flags(CLI::App& command, ModelFlags& flags) {
   add_base_flags(command, flags);
   const std::string group = "Experts";
   CLI::Option* adapter = command.add_option("--adapter", flags.adapter, "One PEFT adapter on top of the base")
-      ->type_name("ADAPTER")->group(group);
+                             ->type_name("ADAPTER")
+                             ->group(group);
   CLI::Option* library = command.add_option("--library", flags.library, "A pool of experts to route among")
-      ->type_name("LIB")->group(group)->excludes(adapter);
+                             ->type_name("LIB")
+                             ->group(group)
+                             ->excludes(adapter);
   const auto routed = [&](CLI::Option* option) { option->group(group)->needs(library); };
-  routed(command.add_option("--router", flags.router, "phatgoose (trained gates), uniform (K experts at random), single "
-                                                      "(--expert) or merged (mean of all experts' products)")
-             ->type_name("ROUTER")->check(CLI::IsMember({"phatgoose", "uniform", "single", "merged"}))->capture_default_str());
-  routed(command.add_option("--top-k", flags.top_k, "Experts per token and module")->type_name("K")
-             ->check(CLI::PositiveNumber)->capture_default_str());
-  routed(command.add_option("--router-temperature", flags.router_temperature, "Scores are divided by it: above 1 flatter, below 1 sharper")
-             ->type_name("T")->check(CLI::PositiveNumber)->capture_default_str());
-  routed(command.add_option("--router-softmax", flags.router_softmax, "Softmax over all experts, then shared out among the chosen "
-                                                                      "(all: the released code), or over the chosen (chosen: the paper)")
-             ->type_name("SET")->check(CLI::IsMember({"all", "chosen"}))->capture_default_str());
-  routed(command.add_option("--gate-norm", flags.gate_norm, "How gates are normalised: layer, l2 or none")->type_name("NORM")
-             ->check(CLI::IsMember({"layer", "l2", "none"}))->capture_default_str());
-  routed(command.add_flag("--bf16-scores", flags.bf16_scores, "Multiply scores in bf16, as the released code does under autocast; ties get likely"));
-  routed(command.add_option("--expert", flags.expert, "With --router single: the expert that takes every token")->type_name("NAME"));
-  routed(command.add_option("--only", flags.only, "Route among these experts alone")->type_name("NAME")->delimiter(','));
+  routed(command
+             .add_option("--router", flags.router,
+                         "phatgoose (trained gates), uniform (K experts at random), single "
+                         "(--expert) or merged (mean of all experts' products)")
+             ->type_name("ROUTER")
+             ->check(CLI::IsMember({"phatgoose", "uniform", "single", "merged"}))
+             ->capture_default_str());
+  routed(command.add_option("--top-k", flags.top_k, "Experts per token and module")
+             ->type_name("K")
+             ->check(CLI::PositiveNumber)
+             ->capture_default_str());
+  routed(command
+             .add_option("--router-temperature", flags.router_temperature,
+                         "Scores are divided by it: above 1 flatter, below 1 sharper")
+             ->type_name("T")
+             ->check(CLI::PositiveNumber)
+             ->capture_default_str());
+  routed(command
+             .add_option("--router-softmax", flags.router_softmax,
+                         "Softmax over all experts, then shared out among the chosen "
+                         "(all: the released code), or over the chosen (chosen: the paper)")
+             ->type_name("SET")
+             ->check(CLI::IsMember({"all", "chosen"}))
+             ->capture_default_str());
+  routed(command.add_option("--gate-norm", flags.gate_norm, "How gates are normalised: layer, l2 or none")
+             ->type_name("NORM")
+             ->check(CLI::IsMember({"layer", "l2", "none"}))
+             ->capture_default_str());
+  routed(command.add_flag("--bf16-scores", flags.bf16_scores,
+                          "Multiply scores in bf16, as the released code does under autocast; ties get likely"));
+  routed(command.add_option("--expert", flags.expert, "With --router single: the expert that takes every token")
+             ->type_name("NAME"));
+  routed(
+      command.add_option("--only", flags.only, "Route among these experts alone")->type_name("NAME")->delimiter(','));
   routed(command.add_option("--without", flags.without, "Switch these experts off")->type_name("NAME")->delimiter(','));
 }
 

@@ -17,23 +17,32 @@ void add_missing(CLI::App& program, Job& job, const std::string& name, const std
   CLI::App& verb = add_command(program, name, summary + " (needs libtorch, not in this build)", "");
   verb.allow_extras();
   verb.callback([&job, name] {
-    job.run = [name]() -> int { throw Failure({concat("skein ", name, " needs libtorch, and this skein was built without it", kWayOut)}); };
+    job.run = [name]() -> int {
+      throw Failure({concat("skein ", name, " needs libtorch, and this skein was built without it", kWayOut)});
+    };
   });
 }
 
 }  // namespace
 
 void add_generate_verb(CLI::App& program, Job& job) { add_missing(program, job, "generate", "Write text"); }
-void add_logits_verb(CLI::App& program, Job& job) { add_missing(program, job, "logits", "Next-token scores as a file"); }
+void add_logits_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "logits", "Next-token scores as a file");
+}
 void add_train_verb(CLI::App& program, Job& job) { add_missing(program, job, "train", "Train experts and gates"); }
-void add_trace_verb(CLI::App& program, Job& job) { add_missing(program, job, "trace", "Which expert each token chose"); }
+void add_trace_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "trace", "Which expert each token chose");
+}
 void add_eval_verb(CLI::App& program, Job& job) { add_missing(program, job, "eval", "Accuracy on tasks"); }
-void add_extract_verb(CLI::App& program, Job& job) { add_missing(program, job, "extract", "A full fine-tune as an expert"); }
+void add_extract_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "extract", "A full fine-tune as an expert");
+}
 
 std::string torch_facts() { return "without torch"; }
 
 int capture_check(const CaptureOptions&) {
-  throw Failure({concat("library check --capture runs the model and needs libtorch, and this skein was built without it", kWayOut)});
+  throw Failure({concat(
+      "library check --capture runs the model and needs libtorch, and this skein was built without it", kWayOut)});
 }
 
 }  // namespace skein

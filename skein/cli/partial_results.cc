@@ -26,7 +26,8 @@ Result<std::unique_ptr<PartialResults>> PartialResults::begin(Env& env, const st
   }
   std::unique_ptr<PartialResults> results(new PartialResults(env, path, settings));
   results->read_partial();
-  // Written anew: without the torn end that a killed run may have left. Also an early look at whether this place takes files.
+  // Written anew: without the torn end that a killed run may have left. Also an early look at whether this place takes
+  // files.
   std::string text = text_of({{{"settings", settings}}});
   for (const DoneTask& done : results->done_) text += text_of(done.lines) + done_line(done.task, done.summary);
   SKEIN_TRY(write_text_atomically(env, results->partial_path(), text));
@@ -54,7 +55,8 @@ void PartialResults::read_partial() {
   if (!same_settings) {
     log_info(concat(partial_path(), " is of a run with other settings; starting anew"));
   } else if (!done_.empty()) {
-    log_info(concat("going on from ", partial_path(), ": ", done_.size(), " tasks are done", read.ok() ? "" : ", one was cut short"));
+    log_info(concat("going on from ", partial_path(), ": ", done_.size(), " tasks are done",
+                    read.ok() ? "" : ", one was cut short"));
   }
 }
 

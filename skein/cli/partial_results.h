@@ -18,7 +18,8 @@ class PartialResults {
  public:
   // Goes on from FILE.partial if it was left by a run of the same settings; starts anew otherwise. An existing FILE is
   // refused unless overwrite. Torn last lines of a killed run are dropped.
-  static Result<std::unique_ptr<PartialResults>> begin(Env& env, const std::string& path, const Json& settings, bool overwrite);
+  static Result<std::unique_ptr<PartialResults>> begin(Env& env, const std::string& path, const Json& settings,
+                                                       bool overwrite);
 
   // The summary of a task that is done already; null if it is not.
   const Json* summary_of(const std::string& task) const;
@@ -34,7 +35,8 @@ class PartialResults {
     Json summary;
   };
 
-  PartialResults(Env& env, std::string path, Json settings) : env_(env), path_(std::move(path)), settings_(std::move(settings)) {}
+  PartialResults(Env& env, std::string path, Json settings)
+      : env_(env), path_(std::move(path)), settings_(std::move(settings)) {}
   std::string partial_path() const { return path_ + ".partial"; }
   void read_partial();
 

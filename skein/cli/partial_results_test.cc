@@ -23,7 +23,8 @@ TEST(PartialResults, WritesTheFileWithAllLinesAndNothingElse) {
 
 TEST(PartialResults, GoesOnAfterTheLastFinishedTaskAndDropsATornEnd) {
   const auto env = make_memory_env();
-  or_throw(or_throw(PartialResults::begin(*env, "out.jsonl", kSettings, false))->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}));
+  or_throw(or_throw(PartialResults::begin(*env, "out.jsonl", kSettings, false))
+               ->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}));
   {
     const auto torn = or_throw(env->open_for_append("out.jsonl.partial"));
     const std::string text = "{\"id\":7}\n{\"id\":";
@@ -41,7 +42,8 @@ TEST(PartialResults, GoesOnAfterTheLastFinishedTaskAndDropsATornEnd) {
 
 TEST(PartialResults, StartsAnewUnderOtherSettings) {
   const auto env = make_memory_env();
-  or_throw(or_throw(PartialResults::begin(*env, "out.jsonl", kSettings, false))->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}));
+  or_throw(or_throw(PartialResults::begin(*env, "out.jsonl", kSettings, false))
+               ->add_task("a", {line_of(1)}, {{"accuracy", 1.0}}));
   const auto results = or_throw(PartialResults::begin(*env, "out.jsonl", {{"method", "routed"}}, false));
   EXPECT_EQ(results->summary_of("a"), nullptr);
 }

@@ -12,7 +12,9 @@ namespace skein {
 
 void add_prompt_input(CLI::App& command, PromptFlags& flags) {
   CLI::Option* prompt = command.add_option("--prompt", flags.prompt, "The text to go on from")->type_name("TEXT");
-  command.add_option("--prompt-file", flags.prompt_file, "Read it from a file; - is standard input")->type_name("FILE")->excludes(prompt);
+  command.add_option("--prompt-file", flags.prompt_file, "Read it from a file; - is standard input")
+      ->type_name("FILE")
+      ->excludes(prompt);
   add_prompt_form_flags(command, flags.form);
 }
 
@@ -25,7 +27,8 @@ std::vector<TokenId> prompt_tokens(PromptFlags& flags, const LoadedModel& model)
   }
   if (text.empty()) {
     throw Failure({flags.prompt_file.empty() ? "there is no prompt; give --prompt TEXT or --prompt-file FILE"
-                                             : concat(flags.prompt_file, " is empty; expected the text of a prompt"), ErrorKind::kUsage});
+                                             : concat(flags.prompt_file, " is empty; expected the text of a prompt"),
+                   ErrorKind::kUsage});
   }
   unescape_separator(flags.form);
   return encode_prompt(text, *model.tokenizer, model.base.config, flags.form);

@@ -17,15 +17,20 @@ std::string added_text(const Tokenizer& tokenizer, const std::vector<TokenId>& i
   return tokenizer.decode(std::span(ids).subspan(i - 1, 2), false).substr(before.size());
 }
 
-void add_tokens(Trace& trace, const Tokenizer& tokenizer, const std::vector<TokenId>& ids, std::size_t answer_begin, bool in_source) {
+void add_tokens(Trace& trace, const Tokenizer& tokenizer, const std::vector<TokenId>& ids, std::size_t answer_begin,
+                bool in_source) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    trace.tokens.push_back({.position = static_cast<std::int64_t>(i), .id = ids[i], .text = added_text(tokenizer, ids, i),
-                            .in_source = in_source, .in_answer = !in_source && i >= answer_begin});
+    trace.tokens.push_back({.position = static_cast<std::int64_t>(i),
+                            .id = ids[i],
+                            .text = added_text(tokenizer, ids, i),
+                            .in_source = in_source,
+                            .in_answer = !in_source && i >= answer_begin});
   }
 }
 
 // Runs the tokens and returns the record.
-std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::vector<TokenId>& source, const std::vector<TokenId>& stream) {
+std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::vector<TokenId>& source,
+                                           const std::vector<TokenId>& stream) {
   const Backbone& backbone = *model.backbone;
   ForwardState state = model.new_state();
   auto record = std::make_shared<RoutingRecord>(static_cast<int>(backbone.slots().size()), model.bank->num_experts());
@@ -33,12 +38,14 @@ std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::
   const c10::Device device = backbone.compute().device;
   EncodedSource encoded;
   if (!source.empty()) encoded = backbone.encode(pack({{.tokens = source}}, device), state);
-  backbone.forward(pack({{.tokens = stream, .source = source.empty() ? -1 : 0}}, device), source.empty() ? nullptr : &encoded, state);
+  backbone.forward(pack({{.tokens = stream, .source = source.empty() ? -1 : 0}}, device),
+                   source.empty() ? nullptr : &encoded, state);
   return record;
 }
 
 bool reads_source(const SlotName& slot) {
-  return slot.in_encoder || (slot.module.find("EncDecAttention") != std::string::npos && (slot.kind == "k" || slot.kind == "v"));
+  return slot.in_encoder ||
+         (slot.module.find("EncDecAttention") != std::string::npos && (slot.kind == "k" || slot.kind == "v"));
 }
 
 // (tokens, k) of one slot, filled from the calls of the record in order.
@@ -85,9 +92,13 @@ Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt,
     if (record->mixtures[s].empty()) continue;
     const SlotName& slot = model.backbone->slots()[s];
     slot_idxs.push_back(static_cast<int>(s));
-    trace.slots.push_back({.module = slot.module, .layer = slot.layer, .kind = slot.kind, .in_encoder = slot.in_encoder,
+    trace.slots.push_back({.module = slot.module,
+                           .layer = slot.layer,
+                           .kind = slot.kind,
+                           .in_encoder = slot.in_encoder,
                            .reads_source = reads_source(slot)});
-    for (const Mixture& mixture : record->mixtures[s]) trace.top_k = std::max(trace.top_k, static_cast<int>(mixture.ids.size(1)));
+    for (const Mixture& mixture : record->mixtures[s])
+      trace.top_k = std::max(trace.top_k, static_cast<int>(mixture.ids.size(1)));
   }
   trace.ids.assign(trace.slots.size() * trace.tokens.size() * trace.top_k, -1);
   trace.weights.assign(trace.ids.size(), 0);

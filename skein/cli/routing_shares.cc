@@ -34,9 +34,11 @@ PackedBatch pack_examples(const LoadedModel& model, const std::vector<EncodedExa
   return pack(sequences, model.backbone->compute().device);
 }
 
-void add_batch(const LoadedModel& model, const std::vector<EncodedExample>& encoded, std::vector<ExampleShares>& out, std::size_t first) {
+void add_batch(const LoadedModel& model, const std::vector<EncodedExample>& encoded, std::vector<ExampleShares>& out,
+               std::size_t first) {
   ForwardState state = model.new_state();
-  auto record = std::make_shared<RoutingRecord>(static_cast<int>(model.backbone->slots().size()), model.bank->num_experts());
+  auto record =
+      std::make_shared<RoutingRecord>(static_cast<int>(model.backbone->slots().size()), model.bank->num_experts());
   state.memory = record;
   const PackedBatch batch = pack_examples(model, encoded);
   if (model.base.config.is_encoder_decoder()) {
@@ -55,9 +57,10 @@ void add_batch(const LoadedModel& model, const std::vector<EncodedExample>& enco
 
 }  // namespace
 
-std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::vector<Example>& examples, const PromptOptions& options,
-                                          std::int64_t max_batch_tokens) {
-  if (model.bank == nullptr) throw Failure({"there are no routing shares without experts; give --library", ErrorKind::kUsage});
+std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::vector<Example>& examples,
+                                          const PromptOptions& options, std::int64_t max_batch_tokens) {
+  if (model.bank == nullptr)
+    throw Failure({"there are no routing shares without experts; give --library", ErrorKind::kUsage});
   const c10::InferenceMode inference;
   std::vector<ExampleShares> out;
   for (const Example& example : examples) out.push_back({example.task, example.id, {}});

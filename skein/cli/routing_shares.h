@@ -16,7 +16,7 @@ struct ExampleShares {
 };
 
 // Input and target of each example, run once. Throws Failure if the model has no experts.
-std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::vector<Example>& examples, const PromptOptions& options,
-                                          std::int64_t max_batch_tokens);
+std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::vector<Example>& examples,
+                                          const PromptOptions& options, std::int64_t max_batch_tokens);
 
 }  // namespace skein

@@ -31,7 +31,7 @@ class TextTable {
   };
   struct Cell {
     Cell(std::string text, bool bold = false) : text(std::move(text)), bold(bold) {}  // NOLINT: implicit on purpose
-    Cell(const char* text) : text(text) {}                                              // NOLINT: implicit on purpose
+    Cell(const char* text) : text(text) {}                                            // NOLINT: implicit on purpose
     std::string text;
     bool bold = false;
   };

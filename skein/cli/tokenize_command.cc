@@ -28,9 +28,10 @@ std::vector<TokenId> ids_of_line(const std::string& line, const Tokenizer& token
   if (!ids.is_array()) throw Failure({concat(where, " is not a JSON array of token ids such as [504, 2]")});
   std::vector<TokenId> out;
   for (const Json& id : ids) {
-    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= tokenizer.vocabulary_size()) {
-      throw Failure({concat(where, " holds ", printable(json_line(id)), ", which is no token id; this vocabulary has 0 to ",
-                            tokenizer.vocabulary_size() - 1)});
+    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 ||
+        id.get<std::int64_t>() >= tokenizer.vocabulary_size()) {
+      throw Failure({concat(where, " holds ", printable(json_line(id)),
+                            ", which is no token id; this vocabulary has 0 to ", tokenizer.vocabulary_size() - 1)});
     }
     out.push_back(id.get<TokenId>());
   }
@@ -60,7 +61,8 @@ void add_tokenize_verb(CLI::App& program, Job& job) {
                                "echo 'The capital of France' | skein tokenize --base models/smollm2.gguf\n"
                                "echo '[504, 3575, 282, 4649]' | skein tokenize --base models/smollm2.gguf --decode");
   verb.add_option("--base", options->base, "The model whose tokenizer to use")->type_name("BASE")->required();
-  verb.add_flag("--no-special", options->no_special, "Encoding: add no beginning or end token. Decoding: leave special tokens out");
+  verb.add_flag("--no-special", options->no_special,
+                "Encoding: add no beginning or end token. Decoding: leave special tokens out");
   verb.add_flag("--decode", options->decode, "Read arrays of ids, write text (with --json as JSON strings)");
   add_common_options(verb, options->common);
   verb.callback([&job, options] { job.run = [options] { return tokenize(*options); }; });

@@ -41,29 +41,44 @@ std::string token_table(const Trace& trace, bool styled) {
   for (std::size_t t = 0; t < trace.tokens.size(); ++t) {
     const TraceToken& token = trace.tokens[t];
     const auto order = by_share(shares[t]);
-    const auto name = [&](std::size_t rank) { return rank < order.size() ? shortened(printable(trace.experts[order[rank]]), 24) : ""; };
+    const auto name = [&](std::size_t rank) {
+      return rank < order.size() ? shortened(printable(trace.experts[order[rank]]), 24) : "";
+    };
     const auto share = [&](std::size_t rank) { return rank < order.size() ? percent(shares[t][order[rank]]) : ""; };
-    table.add_row({std::to_string(token.position), {shortened(visible(token.text), 20), token.in_answer}, name(0), share(0), name(1), share(1)});
+    table.add_row({std::to_string(token.position),
+                   {shortened(visible(token.text), 20), token.in_answer},
+                   name(0),
+                   share(0),
+                   name(1),
+                   share(1)});
   }
   return table.render(styled);
 }
 
+// Rows: all modules, then each kind. Columns: the experts with most weight; the others share the last.
 std::string share_table(const Trace& trace, bool styled) {
+  constexpr std::size_t kMostColumns = 8;
   using enum TextTable::Align;
-  std::vector<TextTable::Column> columns = {{"expert", kLeft}, {"share"}};
-  const auto groups = slot_groups(trace);
-  std::vector<std::vector<double>> by_group;
-  for (const std::string& group : groups) {
-    columns.push_back({group});
-    by_group.push_back(group_shares(trace, group));
-  }
+  const auto order = by_share(group_shares(trace, ""));
+  const std::size_t num_named = order.size() <= kMostColumns ? order.size() : kMostColumns - 1;
+  std::vector<TextTable::Column> columns = {{"modules", kLeft}};
+  for (std::size_t rank = 0; rank < num_named; ++rank)
+    columns.push_back({shortened(printable(trace.experts[order[rank]]), 12)});
+  if (num_named < order.size()) columns.push_back({concat(order.size() - num_named, " others")});
   TextTable table(columns);
-  const auto total = group_shares(trace, "");
-  for (const std::size_t expert : by_share(total)) {
-    std::vector<TextTable::Cell> row = {printable(trace.experts[expert]), {percent(total[expert]), true}};
-    for (const auto& shares : by_group) row.push_back(percent(shares[expert]));
+  const auto add_row = [&](const std::string& title, const std::string& group) {
+    const auto shares = group_shares(trace, group);
+    double named = 0;
+    std::vector<TextTable::Cell> row = {title};
+    for (std::size_t rank = 0; rank < num_named; ++rank) {
+      row.push_back({percent(shares[order[rank]]), group.empty()});
+      named += shares[order[rank]];
+    }
+    if (num_named < order.size()) row.push_back(percent(std::accumulate(shares.begin(), shares.end(), -named)));
     table.add_row(row);
-  }
+  };
+  add_row("all", "");
+  for (const std::string& group : slot_groups(trace)) add_row(group, group);
   return table.render(styled);
 }
 
@@ -133,15 +148,21 @@ std::vector<Json> trace_lines(const Trace& trace) {
       }
       if (!chosen.empty()) modules[trace.slots[s].module] = std::move(chosen);
     }
-    lines.push_back({{"position", token.position}, {"id", token.id}, {"text", token.text},
-                     {"part", token.in_source ? "source" : token.in_answer ? "answer" : "prompt"}, {"modules", std::move(modules)}});
+    lines.push_back({{"position", token.position},
+                     {"id", token.id},
+                     {"text", token.text},
+                     {"part", token.in_source   ? "source"
+                              : token.in_answer ? "answer"
+                                                : "prompt"},
+                     {"modules", std::move(modules)}});
   }
   return lines;
 }
 
 std::string trace_text(const Trace& trace, bool styled) {
   return concat(token_table(trace, styled), "\nShare of the routing weight over ", trace.slots.size(), " modules and ",
-                trace.tokens.size(), " tokens (chance: ", percent(1.0 / static_cast<double>(std::max<std::size_t>(1, trace.experts.size()))),
+                trace.tokens.size(),
+                " tokens (chance: ", percent(1.0 / static_cast<double>(std::max<std::size_t>(1, trace.experts.size()))),
                 "), by kind of module\n", share_table(trace, styled));
 }
 

@@ -13,28 +13,28 @@ namespace skein {
 struct TraceToken {
   std::int64_t position = 0;  // within its stream
   std::int32_t id = 0;
-  std::string text;           // may be part of a UTF-8 character
-  bool in_source = false;     // encoder-decoder: a token that the encoder reads
-  bool in_answer = false;     // generated, not given
+  std::string text;        // may be part of a UTF-8 character
+  bool in_source = false;  // encoder-decoder: a token that the encoder reads
+  bool in_answer = false;  // generated, not given
 };
 
 struct TraceSlot {
-  std::string module;         // "model.layers.0.self_attn.q_proj"
+  std::string module;  // "model.layers.0.self_attn.q_proj"
   int layer = 0;
-  std::string kind;           // "q_proj"
+  std::string kind;  // "q_proj"
   bool in_encoder = false;
   bool reads_source = false;  // its rows are the source's tokens (the encoder's linears; k and v of cross-attention)
 };
 
 struct Trace {
-  std::string model;                 // for titles
+  std::string model;  // for titles
   std::string router;
   std::vector<std::string> experts;
-  std::vector<TraceSlot> slots;      // those with an expert
+  std::vector<TraceSlot> slots;  // those with an expert
   std::vector<TraceToken> tokens;
   int top_k = 0;
-  std::vector<std::int32_t> ids;     // (slots, tokens, k) expert_idx, best first; -1: the slot does not read this token
-  std::vector<float> weights;        // (slots, tokens, k)
+  std::vector<std::int32_t> ids;  // (slots, tokens, k) expert_idx, best first; -1: the slot does not read this token
+  std::vector<float> weights;     // (slots, tokens, k)
 
   std::size_t at(std::size_t slot, std::size_t token) const { return (slot * tokens.size() + token) * top_k; }
 };

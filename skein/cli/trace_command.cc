@@ -26,14 +26,16 @@ struct TraceFlags {
   bool overwrite = false;
 };
 
-void write_new(const std::string& path, const std::string& text, bool overwrite) {
-  if (real_env().exists(path) && !overwrite) throw Failure({concat(path, " exists already; give --overwrite to replace it")});
+void write_output(const std::string& path, const std::string& text) {
+  if (path.empty()) return;
   or_throw(write_text_atomically(real_env(), path, text));
   log_info("wrote " + path);
 }
 
 int trace(TraceFlags& flags) {
   ModelOptions options = model_options(flags.model, flags.common);
+  refuse_existing(flags.out, flags.overwrite);
+  refuse_existing(flags.html, flags.overwrite);
   LoadedModel model = load_model(real_env(), options);
   const std::vector<TokenId> prompt = prompt_tokens(flags.prompt, model);
   std::vector<TokenId> answer;
@@ -51,8 +53,8 @@ int trace(TraceFlags& flags) {
 
   std::string lines;
   for (const Json& line : trace_lines(traces.front())) lines += json_line(line) + "\n";
-  if (!flags.out.empty()) write_new(flags.out, lines, flags.overwrite);
-  if (!flags.html.empty()) write_new(flags.html, trace_page(traces), flags.overwrite);
+  write_output(flags.out, lines);
+  if (!flags.html.empty()) write_output(flags.html, trace_page(traces));
   print_text(flags.common.json ? lines : trace_text(traces.front(), is_styled(stdout)));
   return 0;
 }
@@ -61,18 +63,28 @@ int trace(TraceFlags& flags) {
 
 void add_trace_verb(CLI::App& program, Job& job) {
   auto flags = std::make_shared<TraceFlags>();
-  CLI::App& verb = add_command(program, "trace", "Which expert each token chose at each layer and module",
-                               "skein trace --base models/smollm2.gguf --library pool --prompt 'Who wrote Hamlet?' --html trace.html\n"
-                               "skein trace --base models/smollm2.gguf --library pool --prompt-file text.txt --against uniform --html both.html");
+  CLI::App& verb = add_command(
+      program, "trace", "Which expert each token chose at each layer and module",
+      "skein trace --base models/smollm2.gguf --library pool --prompt 'Who wrote Hamlet?' --html trace.html\n"
+      "skein trace --base models/smollm2.gguf --library pool --prompt-file text.txt --against uniform --html "
+      "both.html");
   add_prompt_input(verb, flags->prompt);
   verb.add_option("--max-new-tokens", flags->max_new_tokens, "Tokens of answer to write and trace; 0: the prompt alone")
-      ->type_name("N")->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb.add_option("--out", flags->out, "Write the trace as JSON lines")->type_name("FILE");
   CLI::Option* html = verb.add_option("--html", flags->html, "Write a page with heat maps")->type_name("FILE");
-  CLI::Option* against = verb.add_option("--against", flags->against, "Show a second router beside the first: phatgoose, uniform or merged")
-      ->type_name("ROUTER")->check(CLI::IsMember({"phatgoose", "uniform", "merged"}))->needs(html);
+  CLI::Option* against = verb.add_option("--against", flags->against,
+                                         "Show a second router beside the first: phatgoose, uniform or merged")
+                             ->type_name("ROUTER")
+                             ->check(CLI::IsMember({"phatgoose", "uniform", "merged"}))
+                             ->needs(html);
   verb.add_option("--against-top-k", flags->against_top_k, "Experts per token and module of the second router")
-      ->type_name("K")->check(CLI::PositiveNumber)->capture_default_str()->needs(against);
+      ->type_name("K")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->needs(against);
   add_overwrite_option(verb, flags->overwrite);
   add_model_flags(verb, flags->model);
   add_common_options(verb, flags->common);

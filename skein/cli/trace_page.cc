@@ -49,7 +49,8 @@ std::string trace_page(const std::vector<Trace>& traces) {
   SKEIN_CHECK(!traces.empty());
   const Trace& first = traces.front();
   Json slots = Json::array(), tokens = Json::array(), choices = Json::array();
-  for (const TraceSlot& slot : first.slots) slots.push_back({slot.module, slot.layer, slot_group(slot), slot.reads_source});
+  for (const TraceSlot& slot : first.slots)
+    slots.push_back({slot.module, slot.layer, slot_group(slot), slot.reads_source});
   for (const TraceToken& token : first.tokens) {
     tokens.push_back({token.position, token.text, token.in_source ? "source" : token.in_answer ? "answer" : "prompt"});
   }
@@ -57,8 +58,8 @@ std::string trace_page(const std::vector<Trace>& traces) {
     SKEIN_CHECK(trace.tokens.size() == first.tokens.size() && trace.slots.size() == first.slots.size());
     choices.push_back(choices_of(trace));
   }
-  std::string data = Json{{"model", first.model}, {"experts", first.experts}, {"groups", slot_groups(first)}, {"slots", slots},
-                          {"tokens", tokens}, {"traces", choices}}
+  std::string data = Json{{"model", first.model}, {"experts", first.experts}, {"groups", slot_groups(first)},
+                          {"slots", slots},       {"tokens", tokens},         {"traces", choices}}
                          .dump(-1, ' ', false, Json::error_handler_t::replace);
   // Text from a prompt must not end the script element it stands in.
   for (std::size_t at = 0; (at = data.find('<', at)) != std::string::npos;) data.replace(at, 1, "\\u003c");

@@ -18,7 +18,9 @@ Trace small_trace() {
   Trace trace{.model = "tiny", .router = "phatgoose, top 2", .experts = {"ants", "bees", "cats"}};
   trace.slots = {{.module = "model.layers.0.self_attn.q_proj", .layer = 0, .kind = "q_proj"},
                  {.module = "model.layers.0.mlp.up_proj", .layer = 0, .kind = "up_proj"}};
-  trace.tokens = {{.position = 0, .id = 5, .text = "The"}, {.position = 1, .id = 6, .text = " end"}, {.position = 2, .id = 7, .text = ".", .in_answer = true}};
+  trace.tokens = {{.position = 0, .id = 5, .text = "The"},
+                  {.position = 1, .id = 6, .text = " end"},
+                  {.position = 2, .id = 7, .text = ".", .in_answer = true}};
   trace.top_k = 2;
   trace.ids = {0, 1, 1, 2, 2, 0, 0, 2, 1, 0, 2, 1};
   trace.weights = {0.75F, 0.25F, 0.5F, 0.5F, 1, 0, 0.5F, 0.5F, 1, 0, 0.75F, 0.25F};
@@ -47,9 +49,10 @@ TEST(Trace, ASlotThatDoesNotReadATokenIsLeftOut) {
 TEST(Trace, LinesNameTheChosenExpertsWithTheirWeightsAndLeaveWeightlessOnesOut) {
   const auto lines = trace_lines(small_trace());
   ASSERT_EQ(lines.size(), 3u);
-  EXPECT_EQ(lines[2].dump(), "{\"position\":2,\"id\":7,\"text\":\".\",\"part\":\"answer\",\"modules\":{"
-                             "\"model.layers.0.self_attn.q_proj\":[[\"cats\",1.0]],"
-                             "\"model.layers.0.mlp.up_proj\":[[\"cats\",0.75],[\"bees\",0.25]]}}");
+  EXPECT_EQ(lines[2].dump(),
+            "{\"position\":2,\"id\":7,\"text\":\".\",\"part\":\"answer\",\"modules\":{"
+            "\"model.layers.0.self_attn.q_proj\":[[\"cats\",1.0]],"
+            "\"model.layers.0.mlp.up_proj\":[[\"cats\",0.75],[\"bees\",0.25]]}}");
 }
 
 TEST(Trace, GroupsTellAnEncoderDecodersStreamsApart) {
@@ -64,6 +67,14 @@ TEST(Trace, TextKeepsControlCharactersOnTheirLine) {
   const std::string text = trace_text(trace, false);
   EXPECT_THAT(text, HasSubstr("a↵[31m"));
   EXPECT_THAT(text, Not(HasSubstr("\x1b")));
+}
+
+TEST(Trace, TextGathersTheLeastUsedExpertsInOneColumn) {
+  Trace trace = small_trace();
+  for (int i = 0; i < 9; ++i) trace.experts.push_back("unused" + std::to_string(i));
+  const std::string text = trace_text(trace, false);
+  EXPECT_THAT(text, HasSubstr("5 others"));
+  EXPECT_THAT(text, Not(HasSubstr("unused5")));
 }
 
 TEST(TracePage, HoldsTheDataAndLoadsNothing) {

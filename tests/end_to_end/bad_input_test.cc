@@ -17,10 +17,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 // One sentence on stderr with each of these words, the exit code, and `output` absent.
-void expect_refused(const Outcome& outcome, int code, const std::vector<std::string>& words, const std::string& output = "") {
+void expect_refused(const Outcome& outcome, int code, const std::vector<std::string>& words,
+                    const std::string& output = "") {
   EXPECT_EQ(outcome.code, code) << outcome.err;
   for (const std::string& word : words) EXPECT_THAT(outcome.err, HasSubstr(word));
-  EXPECT_THAT(outcome.err, testing::Not(testing::AnyOf(HasSubstr("terminate called"), HasSubstr("Exception raised from"), HasSubstr("#0"))));
+  EXPECT_THAT(outcome.err, testing::Not(testing::AnyOf(HasSubstr("terminate called"),
+                                                       HasSubstr("Exception raised from"), HasSubstr("#0"))));
   EXPECT_TRUE(outcome.out.empty()) << outcome.out;
   EXPECT_TRUE(output.empty() || !exists(output)) << output << " is there";
 }
@@ -37,7 +39,8 @@ struct Scene {
     return run_skein(words);
   }
   Outcome train(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> words = {"train", "expert", "--base", base, "--data", data, "--out", out, "--steps", "2", "--batch", "2", "--dtype", "f32"};
+    std::vector<std::string> words = {"train", "expert",  "--base", base,      "--data", data,      "--out",
+                                      out,     "--steps", "2",      "--batch", "2",      "--dtype", "f32"};
     words.insert(words.end(), more.begin(), more.end());
     return run_skein(words);
   }
@@ -90,21 +93,25 @@ TEST(BadInput, NotANumberInAnAdapter) {
   const std::string expert = tiny_expert(scene.folder, scene.base, scene.data, "expert");
   poke_f32(expert + "/adapter_model.safetensors", "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 3,
            std::numeric_limits<float>::quiet_NaN());
-  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.safetensors", "layers.1.self_attn.q_proj"}, scene.out);
+  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.safetensors", "layers.1.self_attn.q_proj"},
+                 scene.out);
 }
 
 TEST(BadInput, NotANumberInTheBaseStopsTrainingAndScoring) {
   const Scene scene;
-  poke_f32(scene.base + "/model.safetensors", "model.layers.0.mlp.up_proj.weight", 7, std::numeric_limits<float>::quiet_NaN());
+  poke_f32(scene.base + "/model.safetensors", "model.layers.0.mlp.up_proj.weight", 7,
+           std::numeric_limits<float>::quiet_NaN());
   expect_refused(scene.train(), 1, {"loss of nan", "ab.jsonl"}, scene.out);
-  expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out, "--dtype", "f32"}), 1, {"NaN"}, scene.out);
+  expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out, "--dtype", "f32"}),
+                 1, {"NaN"}, scene.out);
 }
 
 TEST(BadInput, ADataLineWithoutTarget) {
   const Scene scene;
   write_file(scene.data, read_file(scene.data) + "{\"input\": \"a\"}\n");
   expect_refused(scene.train(), 1, {"ab.jsonl", "9", "target"}, scene.out);
-  expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out}), 1, {"ab.jsonl", "9", "target"}, scene.out);
+  expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out}), 1,
+                 {"ab.jsonl", "9", "target"}, scene.out);
 }
 
 TEST(BadInput, AnEmptyDataFile) {
@@ -119,14 +126,16 @@ TEST(BadInput, APromptLongerThanTheContext) {
   const Scene scene;
   const std::string prompt(65, 'a');  // the tiny base reads 64
   expect_refused(run_skein({"generate", "--base", scene.base, "--prompt", prompt}), 1, {"65", "64"});
-  expect_refused(run_skein({"logits", "--base", scene.base, "--input", prompt, "--out", scene.out}), 1, {"65", "64"}, scene.out);
+  expect_refused(run_skein({"logits", "--base", scene.base, "--input", prompt, "--out", scene.out}), 1, {"65", "64"},
+                 scene.out);
 }
 
 TEST(BadInput, NoPromptAndAnEmptyOne) {
   const Scene scene;
   expect_refused(run_skein({"generate", "--base", scene.base}), 2, {"--prompt"});
   write_file(scene.folder / "empty.txt", "");
-  expect_refused(run_skein({"generate", "--base", scene.base, "--prompt-file", scene.folder / "empty.txt"}), 2, {"empty.txt"});
+  expect_refused(run_skein({"generate", "--base", scene.base, "--prompt-file", scene.folder / "empty.txt"}), 2,
+                 {"empty.txt"});
 }
 
 TEST(BadInput, AnUnknownModule) {
@@ -142,7 +151,8 @@ TEST(BadInput, APickleWhereSafetensorsBelong) {
   write_file(expert + "/adapter_model.safetensors", pickle);
   expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.safetensors", "pickle"}, scene.out);
   std::filesystem::rename(expert + "/adapter_model.safetensors", expert + "/adapter_model.bin");
-  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.bin", "pickle", "safe_serialization"}, scene.out);
+  expect_refused(scene.logits({"--adapter", expert}), 1, {"adapter_model.bin", "pickle", "safe_serialization"},
+                 scene.out);
 }
 
 TEST(BadInput, AFullDisk) {
@@ -150,10 +160,14 @@ TEST(BadInput, AFullDisk) {
   std::filesystem::create_directory(scene.folder / "disk");
   const RunOptions full{.file_size_limit = 4096};
   const std::string out = scene.folder / "disk/out";
-  expect_refused(run_skein({"logits", "--base", scene.base, "--input", "a long enough text to fill it", "--out", out}, full), 1, {"out"}, out);
+  expect_refused(
+      run_skein({"logits", "--base", scene.base, "--input", "a long enough text to fill it", "--out", out}, full), 1,
+      {"out"}, out);
   EXPECT_THAT(names_in(scene.folder / "disk"), ElementsAre()) << "a temporary file was left behind";
-  expect_refused(run_skein({"train", "expert", "--base", scene.base, "--data", scene.data, "--out", out, "--steps", "2", "--batch", "2"}, full), 1,
-                 {scene.folder / "disk"}, out);
+  expect_refused(run_skein({"train", "expert", "--base", scene.base, "--data", scene.data, "--out", out, "--steps", "2",
+                            "--batch", "2"},
+                           full),
+                 1, {scene.folder / "disk"}, out);
 }
 
 TEST(BadInput, AnUnknownExpertAndTooManyExpertsPerToken) {

@@ -54,7 +54,8 @@ std::vector<float> logits_in(const std::string& path) {
 TEST(Logits, TextAndItsIdsGiveTheSameBytes) {
   const TemporaryFolder folder;
   const std::string base = tiny_base(folder);
-  const Outcome text = run_skein(with({"logits", "--base", base, "--input", "Hello", "--out", folder / "a", "--json"}, kPlain));
+  const Outcome text =
+      run_skein(with({"logits", "--base", base, "--input", "Hello", "--out", folder / "a", "--json"}, kPlain));
   ASSERT_EQ(text.code, 0) << text.err;
   const Json result = json_of(text.out);
   EXPECT_EQ(result["shape"], (Json{5, 96}));
@@ -71,7 +72,8 @@ TEST(Logits, TextAndItsIdsGiveTheSameBytes) {
 TEST(Logits, AnAdapterIsTheSingleExpertOfAPool) {
   const Pool pool;
   const auto logits = [&](const std::string& name, const std::vector<std::string>& model) {
-    const Outcome outcome = run_skein(with(with({"logits", "--base", pool.base, "--input", "ab12", "--out", pool.folder / name}, model), kPlain));
+    const Outcome outcome = run_skein(
+        with(with({"logits", "--base", pool.base, "--input", "ab12", "--out", pool.folder / name}, model), kPlain));
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     return logits_in(pool.folder / name);
   };
@@ -98,15 +100,18 @@ TEST(Generate, ContinuesTheSameWayEachTimeAndAsJson) {
   EXPECT_EQ(first.out, result["text"].get<std::string>() + "\n");
   EXPECT_EQ(result["prompt_tokens"], 2);
   EXPECT_LE(result["tokens"].size(), 12u);
-  const auto sampled = [&](const char* seed) { return run_skein(with(words, {"--temperature", "1", "--seed", seed})).out; };
+  const auto sampled = [&](const char* seed) {
+    return run_skein(with(words, {"--temperature", "1", "--seed", seed})).out;
+  };
   EXPECT_EQ(sampled("1"), sampled("1"));
   EXPECT_NE(sampled("1"), sampled("2"));
 }
 
 TEST(Generate, WritesATraceOfItsTokens) {
   const Pool pool;
-  const Outcome outcome = run_skein(with({"generate", "--base", pool.base, "--library", pool.library, "--prompt", "ab", "--max-new-tokens", "4",
-                                          "--trace", pool.folder / "trace.jsonl", "--json"}, kPlain));
+  const Outcome outcome = run_skein(with({"generate", "--base", pool.base, "--library", pool.library, "--prompt", "ab",
+                                          "--max-new-tokens", "4", "--trace", pool.folder / "trace.jsonl", "--json"},
+                                         kPlain));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const auto lines = json_lines_of(read_file(pool.folder / "trace.jsonl"));
   ASSERT_EQ(lines.size(), 2 + json_of(outcome.out)["tokens"].size());
@@ -117,8 +122,10 @@ TEST(Generate, WritesATraceOfItsTokens) {
 
 TEST(Trace, EveryModuleNamesTwoExpertsWhoseWeightsAddUpToOne) {
   const Pool pool;
-  const Outcome outcome = run_skein(with({"trace", "--base", pool.base, "--library", pool.library, "--prompt", "ab", "--max-new-tokens", "0",
-                                          "--html", pool.folder / "trace.html", "--against", "uniform", "--json"}, kPlain));
+  const Outcome outcome =
+      run_skein(with({"trace", "--base", pool.base, "--library", pool.library, "--prompt", "ab", "--max-new-tokens",
+                      "0", "--html", pool.folder / "trace.html", "--against", "uniform", "--json"},
+                     kPlain));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   for (const Json& line : json_lines_of(outcome.out)) {
     EXPECT_EQ(line["modules"].size(), 3u * 7u) << "3 layers of 7 linears";
@@ -128,14 +135,17 @@ TEST(Trace, EveryModuleNamesTwoExpertsWhoseWeightsAddUpToOne) {
       EXPECT_NEAR(sum, 1, 1e-5) << module;
     }
   }
-  EXPECT_THAT(read_file(pool.folder / "trace.html"), testing::AllOf(HasSubstr("\"experts\":[\"first\",\"second\"]"), HasSubstr("\"uniform\"")));
-  EXPECT_EQ(run_skein(with({"trace", "--base", pool.base, "--prompt", "ab"}, kPlain)).code, 2) << "no experts, nothing to trace";
+  EXPECT_THAT(read_file(pool.folder / "trace.html"),
+              testing::AllOf(HasSubstr("\"experts\":[\"first\",\"second\"]"), HasSubstr("\"uniform\"")));
+  EXPECT_EQ(run_skein(with({"trace", "--base", pool.base, "--prompt", "ab"}, kPlain)).code, 2)
+      << "no experts, nothing to trace";
 }
 
 TEST(Eval, WritesEveryAnswerAndTheSharesAndPrintsATable) {
   const Pool pool;
   const std::string out = pool.folder / "results.jsonl", shares = pool.folder / "shares.jsonl";
-  const auto words = with({"eval", "--base", pool.base, "--library", pool.library, "--tasks", pool.ab, pool.xyz}, kPlain);
+  const auto words =
+      with({"eval", "--base", pool.base, "--library", pool.library, "--tasks", pool.ab, pool.xyz}, kPlain);
   const Outcome outcome = run_skein(with(words, {"--out", out, "--shares", shares, "--json"}));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const Json result = json_of(outcome.out);
@@ -176,7 +186,8 @@ TEST(Eval, GoesOnWhereAKilledRunStopped) {
     running.wait();
   }
   if (exists(out)) std::filesystem::remove(out);  // it was too quick to be killed
-  write_file(out + ".partial", partial.substr(0, partial.find('\n', partial.find("\"done\":\"ab\"")) + 1) + "{\"task\":\"xy");
+  write_file(out + ".partial",
+             partial.substr(0, partial.find('\n', partial.find("\"done\":\"ab\"")) + 1) + "{\"task\":\"xy");
   const Outcome outcome = run_skein(words);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("1 tasks are done"));
@@ -187,7 +198,8 @@ TEST(TrainExpert, WritesWhatPeftReadsAndACardAndALog) {
   const TemporaryFolder folder;
   const std::string base = tiny_base(folder), data = letter_task(folder, "ab", "ab", 16);
   const std::string expert = tiny_expert(folder, base, data, "expert");
-  EXPECT_THAT(names_in(expert), testing::IsSupersetOf({"adapter_config.json", "adapter_model.safetensors", "card.json", "gates", "log.jsonl"}));
+  EXPECT_THAT(names_in(expert), testing::IsSupersetOf({"adapter_config.json", "adapter_model.safetensors", "card.json",
+                                                       "gates", "log.jsonl"}));
   const Json config = json_of(read_file(expert + "/adapter_config.json"));
   EXPECT_EQ(config["peft_type"], "LORA");
   EXPECT_EQ(config["r"], 4);
@@ -200,8 +212,9 @@ TEST(TrainExpert, WritesWhatPeftReadsAndACardAndALog) {
 TEST(TrainExpert, PaperRulesGiveWayToWhatIsTyped) {
   const TemporaryFolder folder;
   const std::string base = tiny_base(folder), data = letter_task(folder, "ab", "ab", 8);
-  const Outcome outcome = run_skein(with({"train", "expert", "--base", base, "--data", data, "--out", folder / "expert", "--paper", "phatgoose",
-                                          "--steps", "2", "--batch", "4", "--json"}, kPlain));
+  const Outcome outcome = run_skein(with({"train", "expert", "--base", base, "--data", data, "--out", folder / "expert",
+                                          "--paper", "phatgoose", "--steps", "2", "--batch", "4", "--json"},
+                                         kPlain));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const std::string card = read_file(folder / "expert/card.json");
   EXPECT_THAT(card, HasSubstr("\"loss_mean\": \"microbatch\""));
@@ -214,14 +227,51 @@ TEST(Extract, TurnsAFineTuneIntoAnExpertThatDoesWhatItDoes) {
   const std::string base = tiny_base(folder), tuned = tiny_base(folder, "tuned");
   // Rank one at one linear: a single changed weight.
   poke_f32(tuned + "/model.safetensors", "model.layers.1.mlp.up_proj.weight", 45, 0.75F);
-  const Outcome outcome = run_skein(with({"extract", "--base", base, "--tuned", tuned, "--rank", "4", "--out", folder / "expert", "--json"}, kPlain));
+  const Outcome outcome = run_skein(
+      with({"extract", "--base", base, "--tuned", tuned, "--rank", "4", "--out", folder / "expert", "--json"}, kPlain));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(json_of(outcome.out)["left_out"], testing::IsEmpty());
-  ASSERT_EQ(run_skein(with({"logits", "--base", tuned, "--input", "ab12", "--out", folder / "tuned.st"}, kPlain)).code, 0);
-  ASSERT_EQ(run_skein(with({"logits", "--base", base, "--adapter", folder / "expert", "--input", "ab12", "--out", folder / "expert.st"}, kPlain)).code, 0);
+  ASSERT_EQ(run_skein(with({"logits", "--base", tuned, "--input", "ab12", "--out", folder / "tuned.st"}, kPlain)).code,
+            0);
+  ASSERT_EQ(run_skein(with({"logits", "--base", base, "--adapter", folder / "expert", "--input", "ab12", "--out",
+                            folder / "expert.st"},
+                           kPlain))
+                .code,
+            0);
   const auto want = logits_in(folder / "tuned.st"), got = logits_in(folder / "expert.st");
   ASSERT_EQ(want.size(), got.size());
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(want[i], got[i], 1e-4) << i;
+}
+
+TEST(EncoderDecoder, TrainsPoolsRoutesTracesAndAnswers) {
+  const TemporaryFolder folder;
+  const std::string base = tiny_t5(folder), data = letter_task(folder, "ab", "ab", 12), pool = folder / "pool";
+  const std::string first = tiny_expert(folder, base, data, "first"),
+                    second = tiny_expert(folder, base, data, "second");
+  ASSERT_EQ(run_skein({"library", "create", pool, "--base", base}).code, 0);
+  ASSERT_EQ(run_skein({"library", "add", pool, first, second}).code, 0);
+  const std::vector<std::string> routed = with({"--base", base, "--library", pool}, kPlain);
+
+  const Outcome traced = run_skein(with(with({"trace", "--prompt", "ab", "--max-new-tokens", "2", "--json"}, routed),
+                                        {"--html", folder / "t.html"}));
+  ASSERT_EQ(traced.code, 0) << traced.err;
+  const auto lines = json_lines_of(traced.out);
+  EXPECT_EQ(lines[0]["part"], "source");
+  EXPECT_TRUE(lines[0]["modules"].contains("encoder.block.0.layer.0.SelfAttention.q"));
+  EXPECT_TRUE(lines[0]["modules"].contains("decoder.block.0.layer.1.EncDecAttention.k"))
+      << "cross-attention reads the source";
+  EXPECT_FALSE(lines[0]["modules"].contains("decoder.block.0.layer.1.EncDecAttention.q"));
+  EXPECT_TRUE(lines.back()["modules"].contains("decoder.block.0.layer.1.EncDecAttention.q"));
+
+  EXPECT_EQ(run_skein(with({"eval", "--tasks", data, "--out", folder / "results.jsonl"}, routed)).code, 0);
+  EXPECT_EQ(json_lines_of(read_file(folder / "results.jsonl")).size(), 12u);
+  const Outcome logits =
+      run_skein(with({"logits", "--input", "ab", "--target", "b", "--out", folder / "l.st", "--json"}, routed));
+  ASSERT_EQ(logits.code, 0) << logits.err;
+  EXPECT_EQ(json_of(logits.out)["shape"][0], json_of(logits.out)["target_ids"].size()) << "one row per target token";
+  EXPECT_EQ(run_skein(with({"logits", "--input", "ab", "--out", folder / "m.st"}, routed)).code, 2)
+      << "a target is needed";
+  EXPECT_EQ(run_skein(with({"generate", "--prompt", "ab", "--max-new-tokens", "4"}, routed)).code, 0);
 }
 
 TEST(LibraryCheck, CaptureNamesAnExpertThatTakesEverything) {
@@ -229,7 +279,8 @@ TEST(LibraryCheck, CaptureNamesAnExpertThatTakesEverything) {
   // With a factor below one, sharing alike is too much for somebody; with two experts and factor 2 nobody can pass.
   const Outcome fair = run_skein({"library", "check", pool.library, "--capture", "--data", pool.ab, "--limit", "4"});
   EXPECT_EQ(fair.code, 0) << fair.err;
-  const Outcome strict = run_skein({"library", "check", pool.library, "--capture", "--data", pool.ab, "--factor", "0.9", "--json"});
+  const Outcome strict =
+      run_skein({"library", "check", pool.library, "--capture", "--data", pool.ab, "--factor", "0.9", "--json"});
   EXPECT_EQ(strict.code, 3) << strict.err;
   EXPECT_FALSE(json_of(strict.out)["capturing"].empty());
 }

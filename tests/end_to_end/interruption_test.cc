@@ -19,8 +19,9 @@ struct Training {
   std::string data = letter_task(folder, "ab", "abc", 24);
 
   std::vector<std::string> expert(const std::string& out) const {
-    return {"train", "expert", "--base", base, "--data", data, "--out", folder / out, "--steps", "120", "--batch", "4", "--rank", "4",
-            "--save-every", "5", "--dtype", "f32", "--threads", "1", "--no-sync"};
+    return {"train",        "expert",  "--base",  base,      "--data",    data,     "--out",
+            folder / out,   "--steps", "120",     "--batch", "4",         "--rank", "4",
+            "--save-every", "5",       "--dtype", "f32",     "--threads", "1",      "--no-sync"};
   }
 };
 
@@ -36,7 +37,8 @@ bool wait_for_step(RunningSkein& running, const std::string& log, int step) {
 }
 
 void expect_same_weights(const Training& training, const std::string& out, const std::string& unbroken) {
-  EXPECT_EQ(read_file(training.folder / (out + "/adapter_model.safetensors")), read_file(training.folder / (unbroken + "/adapter_model.safetensors")));
+  EXPECT_EQ(read_file(training.folder / (out + "/adapter_model.safetensors")),
+            read_file(training.folder / (unbroken + "/adapter_model.safetensors")));
   EXPECT_FALSE(exists(training.folder / (out + ".training"))) << "the saved state outlived its use";
 }
 
@@ -88,7 +90,8 @@ TEST(Interruption, CtrlCSavesAndPrintsTheCommandThatGoesOn) {
 TEST(Interruption, CtrlCEndsGenerationWithItsOwnExitCode) {
   const TemporaryFolder folder;
   const std::string prompt = "Write a very long story.";
-  RunningSkein running({"generate", "--base", SKEIN_SOURCE_DIR "/models/smollm2.gguf", "--prompt", prompt, "--max-new-tokens", "8000"});
+  RunningSkein running(
+      {"generate", "--base", SKEIN_SOURCE_DIR "/models/smollm2.gguf", "--prompt", prompt, "--max-new-tokens", "8000"});
   usleep(3'000'000);
   ASSERT_TRUE(running.is_running());
   running.signal(SIGINT);

@@ -31,8 +31,8 @@ void redirect(const std::string& path, int flags, int to) {
 }
 
 // In the child: streams to files, limits set, then the program.
-[[noreturn]] void become_skein(const std::vector<std::string>& arguments, const std::string& in, const std::string& out, const std::string& err,
-                               const RunOptions& options) {
+[[noreturn]] void become_skein(const std::vector<std::string>& arguments, const std::string& in, const std::string& out,
+                               const std::string& err, const RunOptions& options) {
   redirect(in, O_RDONLY, STDIN_FILENO);
   redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
   redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
@@ -46,6 +46,13 @@ void redirect(const std::string& path, int flags, int to) {
   words.push_back(nullptr);
   execv(SKEIN_PROGRAM, words.data());
   _exit(126);
+}
+
+std::string base_of(const std::string& path, const char* model, const char* tokenizer) {
+  const fs::path source = SKEIN_SOURCE_DIR;
+  fs::copy(source / "tests/golden/models" / model, path);
+  fs::copy(source / "tests/end_to_end" / tokenizer, path, fs::copy_options::recursive);
+  return path;
 }
 
 int code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
@@ -64,7 +71,8 @@ Outcome run_skein(const std::vector<std::string>& arguments, const RunOptions& o
   return outcome;
 }
 
-RunningSkein::RunningSkein(const std::vector<std::string>& arguments) : out_path_(temporary_path("out")), err_path_(temporary_path("err")) {
+RunningSkein::RunningSkein(const std::vector<std::string>& arguments)
+    : out_path_(temporary_path("out")), err_path_(temporary_path("err")) {
   pid_ = fork();
   if (pid_ == 0) become_skein(arguments, "/dev/null", out_path_, err_path_, {});
 }
@@ -133,12 +141,10 @@ std::vector<Json> json_lines_of(const std::string& text) {
 }
 
 std::string tiny_base(const TemporaryFolder& folder, const std::string& name) {
-  const std::string path = folder / name;
-  const fs::path source = SKEIN_SOURCE_DIR;
-  fs::copy(source / "tests/golden/models/llama", path);
-  fs::copy(source / "tests/end_to_end/tiny", path, fs::copy_options::recursive);
-  return path;
+  return base_of(folder / name, "llama", "tiny");
 }
+
+std::string tiny_t5(const TemporaryFolder& folder) { return base_of(folder / "t5", "t5_v11", "tiny_t5"); }
 
 std::string letter_task(const TemporaryFolder& folder, const std::string& name, const std::string& letters, int count) {
   std::string lines;
@@ -146,20 +152,23 @@ std::string letter_task(const TemporaryFolder& folder, const std::string& name, 
     const char letter = letters[i % letters.size()];
     Json choices = Json::array();
     for (const char choice : letters) choices.push_back(std::string(1, choice));
-    lines += Json{{"input", letter + std::to_string(i)}, {"target", std::string(1, letter)}, {"choices", choices}}.dump() + "\n";
+    lines +=
+        Json{{"input", letter + std::to_string(i)}, {"target", std::string(1, letter)}, {"choices", choices}}.dump() +
+        "\n";
   }
   const std::string path = folder / (name + ".jsonl");
   write_file(path, lines);
   return path;
 }
 
-std::string tiny_expert(const TemporaryFolder& folder, const std::string& base, const std::string& data, const std::string& name) {
+std::string tiny_expert(const TemporaryFolder& folder, const std::string& base, const std::string& data,
+                        const std::string& name) {
   const std::string path = folder / name;
-  Outcome outcome = run_skein({"train", "expert", "--base", base, "--data", data, "--out", path, "--steps", "4", "--batch", "4", "--rank", "4",
-                               "--dtype", "f32", "--threads", "1"});
+  Outcome outcome = run_skein({"train", "expert", "--base", base, "--data", data, "--out", path, "--steps", "4",
+                               "--batch", "4", "--rank", "4", "--dtype", "f32", "--threads", "1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  outcome = run_skein({"train", "gate", "--base", base, "--expert", path, "--data", data, "--steps", "3", "--batch", "4", "--dtype", "f32",
-                       "--threads", "1"});
+  outcome = run_skein({"train", "gate", "--base", base, "--expert", path, "--data", data, "--steps", "3", "--batch",
+                       "4", "--dtype", "f32", "--threads", "1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   return path;
 }

@@ -61,10 +61,13 @@ std::vector<Json> json_lines_of(const std::string& text);
 
 // The tiny Llama of tests/golden (64 positions, 96 tokens) with a tokenizer of one token per ASCII character.
 std::string tiny_base(const TemporaryFolder& folder, const std::string& name = "base");
+// The tiny T5 v1.1, likewise.
+std::string tiny_t5(const TemporaryFolder& folder);
 // A file of `count` examples whose answer is told by the input's first letter.
 std::string letter_task(const TemporaryFolder& folder, const std::string& name, const std::string& letters, int count);
 // An expert of a few steps, with a gate.
-std::string tiny_expert(const TemporaryFolder& folder, const std::string& base, const std::string& data, const std::string& name);
+std::string tiny_expert(const TemporaryFolder& folder, const std::string& base, const std::string& data,
+                        const std::string& name);
 
 // A copy of a safetensors file with one f32 of one tensor replaced.
 void poke_f32(const std::string& path, const std::string& tensor, std::size_t element, float value);

@@ -39,7 +39,8 @@ TEST(Tokenize, NamesTheLineOfAnIdThatIsNone) {
 
 TEST(Program, SaysWhenItsResultCannotBeWritten) {
   const TemporaryFolder folder;
-  const Outcome outcome = run_skein({"tokenize", "--base", tiny_base(folder)}, {.input = "a\n", .out_path = "/dev/full"});
+  const Outcome outcome =
+      run_skein({"tokenize", "--base", tiny_base(folder)}, {.input = "a\n", .out_path = "/dev/full"});
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("standard output"));
 }
@@ -54,7 +55,8 @@ TEST(Program, TellsWrongUsageFromFailure) {
   EXPECT_EQ(run_skein({"--help"}).code, 0);
   const Outcome version = run_skein({"--version"});
   EXPECT_EQ(version.code, 0);
-  EXPECT_THAT(version.out, testing::AllOf(HasSubstr("skein 0.1.0"), HasSubstr("compiler"), HasSubstr("torch"), HasSubstr("SIMD")));
+  EXPECT_THAT(version.out,
+              testing::AllOf(HasSubstr("skein 0.1.0"), HasSubstr("compiler"), HasSubstr("torch"), HasSubstr("SIMD")));
 }
 
 TEST(Library, PoolsListsInspectsChecksAndRemoves) {
@@ -82,7 +84,8 @@ TEST(Library, PoolsListsInspectsChecksAndRemoves) {
   write_file(adapter, bytes);
   const Outcome check = run_skein({"library", "check", pool});
   EXPECT_EQ(check.code, 3) << "a check that found a difference";
-  EXPECT_THAT(check.out, testing::AllOf(HasSubstr("second"), HasSubstr("adapter_model.safetensors"), Not(HasSubstr("first"))));
+  EXPECT_THAT(check.out,
+              testing::AllOf(HasSubstr("second"), HasSubstr("adapter_model.safetensors"), Not(HasSubstr("first"))));
 
   EXPECT_EQ(run_skein({"library", "remove", pool, "second"}).code, 0);
   EXPECT_EQ(run_skein({"library", "check", pool}).code, 0);
@@ -116,7 +119,8 @@ TEST(Library, RefusesAnExpertWhoseCardNamesAnotherBaseUnlessTold) {
   const std::string own = json_of(read_file(pool + "/library.json"))["base_fingerprint"];
   const Outcome refused = run_skein({"library", "add", pool, expert});
   EXPECT_EQ(refused.code, 1);
-  EXPECT_THAT(refused.err, testing::AllOf(HasSubstr("00000000000000000000000000000000"), HasSubstr(own))) << "both are named";
+  EXPECT_THAT(refused.err, testing::AllOf(HasSubstr("00000000000000000000000000000000"), HasSubstr(own)))
+      << "both are named";
   EXPECT_EQ(run_skein({"library", "add", pool, expert, "--allow-other-base"}).code, 0);
 }
 
@@ -125,14 +129,16 @@ TEST(Convert, WritesAFolderThatIsABaseWithTheSameFingerprintAndTokens) {
   const std::string converted = folder / "smollm2";
   const Outcome outcome = run_skein({"convert", kSmolLM2, converted, "--dtype", "bf16", "--no-sync"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(names_in(converted), testing::IsSupersetOf({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}));
+  EXPECT_THAT(names_in(converted),
+              testing::IsSupersetOf({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}));
   const auto fingerprint = [&](const std::string& base, const std::string& pool) -> std::string {
     EXPECT_EQ(run_skein({"library", "create", folder / pool, "--base", base}).code, 0);
     return json_of(read_file(folder / (pool + "/library.json")))["base_fingerprint"];
   };
   EXPECT_EQ(fingerprint(converted, "a"), fingerprint(kSmolLM2, "b"));
   const std::string text = "The capital of France is 1234.\nfunc(x) {\n\treturn x; }\nà bientôt 🙂\n";
-  EXPECT_EQ(run_skein({"tokenize", "--base", converted}, {.input = text}).out, run_skein({"tokenize", "--base", kSmolLM2}, {.input = text}).out);
+  EXPECT_EQ(run_skein({"tokenize", "--base", converted}, {.input = text}).out,
+            run_skein({"tokenize", "--base", kSmolLM2}, {.input = text}).out);
   const Outcome again = run_skein({"convert", kSmolLM2, converted});
   EXPECT_EQ(again.code, 1);
   EXPECT_THAT(again.err, HasSubstr("--overwrite"));
@@ -165,7 +171,8 @@ TEST(Convert, RefusesATruncatedAndALyingFile) {
 
 TEST(Convert, ReadsAPhatgooseFileAndNeverExecutesAHostileOne) {
   const TemporaryFolder folder;
-  const Outcome hostile = run_skein({"convert", SKEIN_SOURCE_DIR "/tests/golden/foreign/hostile.pt", folder / "out", "--base", tiny_base(folder)});
+  const Outcome hostile = run_skein(
+      {"convert", SKEIN_SOURCE_DIR "/tests/golden/foreign/hostile.pt", folder / "out", "--base", tiny_base(folder)});
   EXPECT_EQ(hostile.code, 1);
   EXPECT_THAT(hostile.err, HasSubstr("hostile.pt"));
   EXPECT_FALSE(exists(folder / "out"));
