@@ -58,7 +58,7 @@ for task in "${TASKS[@]}"; do
 done
 "$SKEIN" library list "$OUT/pool"
 
-say "3. Every method on every task: $((${#TASKS[@]} + 4)) methods"
+say "3. Every method on every task: $((${#TASKS[@]} + 3)) methods"
 files=("${TASKS[@]/#/$OUT/tasks/eval/}" "${HELD_OUT[@]/#/$OUT/tasks/heldout/}")
 files=("${files[@]/%/.jsonl}")
 evaluate() {  # NAME OPTIONS...

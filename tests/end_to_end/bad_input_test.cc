@@ -101,7 +101,7 @@ TEST(BadInput, NotANumberInTheBaseStopsTrainingAndScoring) {
   const Scene scene;
   poke_f32(scene.base + "/model.safetensors", "model.layers.0.mlp.up_proj.weight", 7,
            std::numeric_limits<float>::quiet_NaN());
-  expect_refused(scene.train(), 1, {"loss of nan", "ab.jsonl"}, scene.out);
+  expect_refused(scene.train(), 1, {"loss of NaN", "ab.jsonl"}, scene.out);
   expect_refused(run_skein({"eval", "--base", scene.base, "--tasks", scene.data, "--out", scene.out, "--dtype", "f32"}),
                  1, {"NaN"}, scene.out);
 }
