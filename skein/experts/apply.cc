@@ -12,14 +12,16 @@
 namespace skein {
 namespace {
 
+constexpr std::int64_t kCacheLine = 64;
+
 // One thread's room for a block of rows.
 struct Workspace {
-  std::vector<std::int64_t> begin, end;  // of each expert's segment of pairs (E)
-  std::vector<std::int32_t> rows;        // of each pair, within the block
-  std::vector<float> weights;            // of each pair
-  std::vector<float> middle;             // (pairs, R rounded up) of T
-  std::vector<float> sums;               // (rows, 64)
-  std::vector<std::uint8_t> is_touched;  // rows that any expert adds to
+  std::vector<std::int64_t> begin, end;    // of each expert's segment of pairs (E)
+  std::vector<std::int32_t> rows;          // of each pair, within the block; pairs by expert
+  std::vector<float> weights;              // of each pair
+  std::vector<float> middle;               // (pairs, R rounded up) of T
+  std::vector<RankPiece> pieces;           // the same pairs by row
+  std::vector<std::int64_t> pieces_begin;  // (rows + 1)
 };
 
 struct Block {
@@ -27,7 +29,7 @@ struct Block {
 };
 
 // Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts. A row that
-// names an expert twice becomes one pair: the kernels need distinct rows in a segment.
+// names an expert twice becomes one pair: its weights are added.
 void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, Workspace& work) {
   const std::int64_t k = mixture.ids.size(1);
   const std::int32_t* ids = mixture.ids.const_data_ptr<std::int32_t>();
@@ -45,7 +47,6 @@ void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& 
   }
   work.rows.resize(num_pairs);
   work.weights.resize(num_pairs);
-  work.is_touched.assign(block.end - block.begin, 0);
   for (std::int64_t row = 0; row < block.end - block.begin; ++row) {
     for (std::int64_t i = (block.begin + row) * k; i < (block.begin + row + 1) * k; ++i) {
       if (!counts(i)) continue;
@@ -56,56 +57,81 @@ void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& 
       }
       work.rows[end] = static_cast<std::int32_t>(row);
       work.weights[end++] = weights[i];
-      work.is_touched[row] = 1;
     }
   }
 }
 
-// Experts are added in ascending order, whatever the row's neighbours.
+// z of every pair, expert by expert.
 template <typename T>
-void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Block& block, const at::Tensor& x,
-                 const at::Tensor& y, Workspace& work) {
-  const std::int64_t num_rows = block.end - block.begin;
-  const std::int64_t middle_width = round_up(slot.max_rank(), kRankBlock);
-  work.middle.resize(work.rows.size() * middle_width);  // f32 room: twice what bf16 needs
+void shrink_block(const LoraKernels<T>& kernels, const BankSlot& slot, const T* x, std::int64_t x_stride,
+                  Workspace& work, std::int64_t middle_width) {
   T* const middle = reinterpret_cast<T*>(work.middle.data());
-  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
   for (int e = 0; e < slot.num_experts(); ++e) {
     const std::int64_t first = work.begin[e];
     const std::int64_t count = work.end[e] - first;
     if (count == 0) continue;
-    kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x_rows, x.stride(0), work.rows.data() + first,
-                   work.weights.data() + first, count, middle + first * middle_width,
-                   round_up(slot.rank(e), kRankBlock));
+    kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x, x_stride, work.rows.data() + first, work.weights.data() + first,
+                   count, middle + first * middle_width, round_up(slot.rank(e), kRankBlock));
   }
+}
 
-  // Panel by panel, so that the block's sums and every expert's piece of B stay in the cache.
-  T* const y_rows = static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0);
-  work.sums.resize(num_rows * kPanelColumns);
-  for (std::int64_t c = 0; c < slot.d_out(); c += kPanelColumns) {
-    const std::int64_t columns = std::min(kPanelColumns, round_up(slot.d_out(), kColumnBlock) - c);
-    std::fill(work.sums.begin(), work.sums.end(), 0.0F);
-    for (int e = 0; e < slot.num_experts(); ++e) {
-      const std::int64_t first = work.begin[e];
-      const std::int64_t count = work.end[e] - first;
-      if (count == 0) continue;
-      const std::int64_t padded_rank = round_up(slot.rank(e), LoraKernels<T>::kPack);
-      kernels.expand(slot.packed_b<T>(e) + c * padded_rank, padded_rank / LoraKernels<T>::kPack, columns,
-                     middle + first * middle_width, round_up(slot.rank(e), kRankBlock), work.rows.data() + first, count,
-                     work.sums.data(), kPanelColumns);
-    }
-    for (std::int64_t row = 0; row < num_rows; ++row) {
-      if (!work.is_touched[row]) continue;
-      kernels.add(work.sums.data() + row * kPanelColumns, y_rows + row * y.stride(0) + c,
-                  std::min(columns, slot.d_out() - c));
+// The pairs again, row by row: experts ascending, whatever the row's neighbours.
+template <typename T>
+void gather_by_row(const BankSlot& slot, std::int64_t num_rows, std::int64_t middle_width, Workspace& work) {
+  constexpr std::int64_t kPack = LoraKernels<T>::kPack;
+  work.pieces_begin.assign(num_rows + 2, 0);
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    for (std::int64_t i = work.begin[e]; i < work.end[e]; ++i) ++work.pieces_begin[work.rows[i] + 2];
+  }
+  for (std::int64_t n = 0; n < num_rows; ++n) work.pieces_begin[n + 2] += work.pieces_begin[n + 1];
+  work.pieces.resize(work.rows.size());
+  const T* const middle = reinterpret_cast<const T*>(work.middle.data());
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    const std::int64_t count = work.end[e] - work.begin[e];
+    if (count == 0) continue;
+    RankPiece piece;
+    piece.z = middle + work.begin[e] * middle_width;
+    piece.b_begin = slot.packed_b<T>(e) - slot.packed_b<T>(0);
+    piece.steps = round_up(slot.rank(e), kPack) / kPack;
+    const std::int64_t panel_bytes = piece.steps * kPack * kExpandColumns * static_cast<std::int64_t>(sizeof(T));
+    piece.ahead_size = round_up((panel_bytes + count - 1) / count, kCacheLine);
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (piece.ahead_begin >= panel_bytes) piece.ahead_size = 0;
+      work.pieces[work.pieces_begin[work.rows[work.begin[e] + i] + 1]++] = piece;
+      piece.ahead_begin += piece.ahead_size;
+      piece.z = static_cast<const T*>(piece.z) + round_up(slot.rank(e), kRankBlock);
     }
   }
+}
+
+// Panel by panel: the panels of all experts stay in the first-level cache while the rows pass.
+template <typename T>
+void expand_block(const LoraKernels<T>& kernels, const BankSlot& slot, std::int64_t num_rows, T* y,
+                  std::int64_t y_stride, Workspace& work) {
+  for (std::int64_t c = 0; c < slot.d_out(); c += kExpandColumns) {
+    kernels.expand(slot.packed_b<T>(0), work.pieces.data(), work.pieces_begin.data(), num_rows, y + c, y_stride,
+                   std::min(kExpandColumns, slot.d_out() - c));
+    const std::int64_t columns = std::min(kExpandColumns, round_up(slot.d_out(), kColumnBlock) - c);
+    for (RankPiece& piece : work.pieces) piece.b_begin += piece.steps * columns * LoraKernels<T>::kPack;
+  }
+}
+
+template <typename T>
+void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Block& block, const at::Tensor& x,
+                 const at::Tensor& y, Workspace& work) {
+  const std::int64_t middle_width = round_up(slot.max_rank(), kRankBlock);
+  work.middle.resize(work.rows.size() * middle_width);  // f32 room: twice what bf16 needs
+  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
+  T* const y_rows = static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0);
+  shrink_block(kernels, slot, x_rows, x.stride(0), work, middle_width);
+  gather_by_row<T>(slot, block.end - block.begin, middle_width, work);
+  expand_block(kernels, slot, block.end - block.begin, y_rows, y.stride(0), work);
 }
 
 template <typename T>
 void apply_packed(const LoraKernels<T>& kernels, const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
                   const at::Tensor& y) {
-  // Long blocks give each expert more rows per reading of its weights; 256 rows keep the sums within the cache.
+  // Long blocks give each expert more rows per reading of its weights; 256 rows keep the middle within the cache.
   const std::int64_t num_rows = x.size(0);
   const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const std::int64_t block_rows = std::clamp<std::int64_t>((num_rows + threads - 1) / threads, 1, 256);

@@ -65,11 +65,11 @@ at::Tensor sizes_of(const BankSlot& slot, const Mixture& mixture, const at::Tens
   return size;
 }
 
-// f32: a sum of D_in terms, then of k R terms, one rounding each. bf16: besides, half a unit (2^-9) for each z and for
+// f32: a sum of D_in terms, then of k R terms, one rounding each. bf16: besides, half a unit (2^-8) for each z and for
 // y.
 double relative_bound(c10::ScalarType dtype, std::int64_t k) {
   const double f32 = static_cast<double>(kIn + 33 * k + 8) * 0x1p-24;
-  return dtype == at::kBFloat16 ? 0x1p-8 + f32 : f32;
+  return dtype == at::kBFloat16 ? 0x1p-7 + f32 : f32;
 }
 
 void expect_equal_within(const at::Tensor& got, const at::Tensor& want, const at::Tensor& bound) {

@@ -24,6 +24,10 @@ bool all_finite(const std::vector<float>& values) {
   return true;
 }
 
+// The least size that holds `bytes` and is an odd number of KiB: a panel of every expert then falls into other sets of
+// the first-level cache than its neighbours'.
+std::int64_t spread_size(std::int64_t bytes) { return round_up(bytes + 1024, 2048) - 1024; }
+
 // [0, n) as packed, its T elements seen as what the tensor holds.
 template <typename T>
 at::Tensor zeros_of(std::int64_t size) {
@@ -60,7 +64,7 @@ void BankSlot::pack(const std::vector<const LoraTensors*>& modules) {
     a_begin_.push_back(a_size);
     b_begin_.push_back(b_size);
     a_size += round_up(packed_a_size(rank(e), d_in_, kPack), 32);  // every expert starts a cache line
-    b_size += round_up(packed_b_size(rank(e), d_out_, kPack), 32);
+    b_size += spread_size(packed_panels_size(rank(e), d_out_, kPack) * sizeof(T)) / sizeof(T);
   }
   a_ = zeros_of<T>(a_size);
   b_ = zeros_of<T>(b_size);
@@ -73,7 +77,8 @@ void BankSlot::pack(const std::vector<const LoraTensors*>& modules) {
         store(module.a[r * d_in_ + d], a + a_begin_[e] + packed_a_index(r, d, d_in_, kPack));
       }
       for (std::int64_t c = 0; c < d_out_; ++c) {
-        store(scaled(module, c * rank(e) + r), b + b_begin_[e] + packed_b_index(r, c, rank(e), d_out_, kPack));
+        store(scaled(module, c * rank(e) + r),
+              b + b_begin_[e] + packed_panels_index(r, c, rank(e), d_out_, kPack, kExpandColumns));
       }
     }
   }
@@ -119,8 +124,8 @@ at::Tensor BankSlot::expert_b(int e) const {
   const std::int64_t pack = b_.element_size() == 2 ? 2 : 1;
   const std::int64_t steps = round_up(rank(e), pack) / pack;
   std::vector<at::Tensor> panels;
-  for (std::int64_t c = 0; c < d_out_; c += kPanelColumns) {
-    const std::int64_t columns = std::min(kPanelColumns, round_up(d_out_, kColumnBlock) - c);
+  for (std::int64_t c = 0; c < d_out_; c += kExpandColumns) {
+    const std::int64_t columns = std::min(kExpandColumns, round_up(d_out_, kColumnBlock) - c);
     panels.push_back(b_.narrow(0, b_begin_[e] + c * steps * pack, steps * columns * pack)
                          .view({steps, columns, pack})
                          .permute({1, 0, 2})  // (columns, steps, pack)

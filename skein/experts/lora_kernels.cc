@@ -44,11 +44,10 @@ struct CommonOps {
   static constexpr int kShrinkRows = kLanes >= 16 ? 8 : 4;
   static constexpr int kChains = kLanes >= 16 ? 2 : 1;
   // 16 registers with AVX2 and before, 32 with AVX-512.
-  static constexpr int expand_rows(int vectors) {
+  static constexpr int project_rows(int vectors) {
     return kLanes >= 16 ? (vectors <= 2 ? 8 : 6) : (vectors <= 2 ? 4 : 2);
   }
   static HWY_INLINE V Zero() { return hn::Zero(F()); }
-  static HWY_INLINE V LoadF(const float* p) { return hn::LoadU(F(), p); }
   static HWY_INLINE void StoreF(V v, float* p) { hn::StoreU(v, F(), p); }
   static HWY_INLINE V Add(V a, V b) { return hn::Add(a, b); }
   static HWY_INLINE V Scale(V a, float s) { return hn::Mul(a, hn::Set(F(), s)); }
@@ -63,7 +62,8 @@ struct F32Ops : CommonOps {
   static HWY_INLINE X Spread(const float* p) { return hn::Set(F(), *p); }
   static HWY_INLINE X SpreadLast(const float* p) { return Spread(p); }
   static HWY_INLINE V Dot(V sum, W w, X x) { return hn::MulAdd(w, x, sum); }
-  static HWY_INLINE void StoreZ(V v, float* p) { hn::StoreU(v, F(), p); }
+  static HWY_INLINE V LoadT(const float* p) { return hn::LoadU(F(), p); }
+  static HWY_INLINE void StoreT(V v, float* p) { hn::StoreU(v, F(), p); }
 };
 
 // bf16 is the upper half of an f32: the pair in a lane is split by a shift and a mask.
@@ -84,28 +84,14 @@ struct Bf16Ops : CommonOps {
   }
   static HWY_INLINE X SpreadLast(const std::uint16_t* p) { return X{hn::Set(F(), bf16_to_f32(p[0])), hn::Zero(F())}; }
   static HWY_INLINE V Dot(V sum, W w, X x) { return hn::MulAdd(w.odd, x.odd, hn::MulAdd(w.even, x.even, sum)); }
-  static HWY_INLINE void StoreZ(V v, std::uint16_t* p) { store_bf16(v, p); }
+  static HWY_INLINE V LoadT(const std::uint16_t* p) { return load_bf16(p); }
+  static HWY_INLINE void StoreT(V v, std::uint16_t* p) { store_bf16(v, p); }
 };
 
 #include "skein/experts/lora_tiles-inl.h"
 
-void add_f32(const float* d, float* y, std::int64_t columns) {
-  std::int64_t c = 0;
-  for (; c + kVectorLanes <= columns; c += kVectorLanes) {
-    hn::StoreU(hn::Add(hn::LoadU(F(), y + c), hn::LoadU(F(), d + c)), F(), y + c);
-  }
-  for (; c < columns; ++c) y[c] += d[c];
-}
-void add_bf16(const float* d, std::uint16_t* y, std::int64_t columns) {
-  std::int64_t c = 0;
-  for (; c + kVectorLanes <= columns; c += kVectorLanes) {
-    store_bf16(hn::Add(load_bf16(y + c), hn::LoadU(F(), d + c)), y + c);
-  }
-  for (; c < columns; ++c) y[c] = f32_to_bf16(bf16_to_f32(y[c]) + d[c]);
-}
-
-LoraKernels<float> KernelsF32() { return {shrink<F32Ops>, expand<F32Ops>, add_f32}; }
-LoraKernels<std::uint16_t> KernelsBf16() { return {shrink<Bf16Ops>, expand<Bf16Ops>, add_bf16}; }
+LoraKernels<float> KernelsF32() { return {shrink<F32Ops>, expand<F32Ops>, project<F32Ops>}; }
+LoraKernels<std::uint16_t> KernelsBf16() { return {shrink<Bf16Ops>, expand<Bf16Ops>, project<Bf16Ops>}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein
@@ -136,8 +122,8 @@ std::int64_t packed_a_size(std::int64_t rank, std::int64_t d_in, std::int64_t pa
   return round_up(rank, kRankBlock) * round_up(d_in, pack);
 }
 
-std::int64_t packed_b_size(std::int64_t rank, std::int64_t d_out, std::int64_t pack) {
-  return round_up(rank, pack) * round_up(d_out, kColumnBlock);
+std::int64_t packed_panels_size(std::int64_t depth, std::int64_t columns, std::int64_t pack) {
+  return round_up(depth, pack) * round_up(columns, kColumnBlock);
 }
 
 std::int64_t packed_a_index(std::int64_t r, std::int64_t d, std::int64_t d_in, std::int64_t pack) {
@@ -145,11 +131,12 @@ std::int64_t packed_a_index(std::int64_t r, std::int64_t d, std::int64_t d_in, s
          (r % kRankBlock) * pack + d % pack;
 }
 
-std::int64_t packed_b_index(std::int64_t r, std::int64_t c, std::int64_t rank, std::int64_t d_out, std::int64_t pack) {
-  const std::int64_t panel_begin = c / kPanelColumns * kPanelColumns;
-  const std::int64_t rest = round_up(d_out, kColumnBlock) - panel_begin;
-  const std::int64_t columns = rest < kPanelColumns ? rest : kPanelColumns;
-  return panel_begin * round_up(rank, pack) + ((r / pack) * columns + (c - panel_begin)) * pack + r % pack;
+std::int64_t packed_panels_index(std::int64_t i, std::int64_t c, std::int64_t depth, std::int64_t columns,
+                                 std::int64_t pack, std::int64_t panel) {
+  const std::int64_t panel_begin = c / panel * panel;
+  const std::int64_t rest = round_up(columns, kColumnBlock) - panel_begin;
+  const std::int64_t width = rest < panel ? rest : panel;
+  return panel_begin * round_up(depth, pack) + ((i / pack) * width + (c - panel_begin)) * pack + i % pack;
 }
 
 }  // namespace skein

@@ -5,8 +5,6 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
-#include "skein/base/half.h"
-
 #pragma GCC push_options
 // g++ 12 warns about its own intrinsics (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -23,9 +21,8 @@ struct Bf16Ops {
   static constexpr int kPack = 2;
   static constexpr int kShrinkRows = 8;
   static constexpr int kChains = 2;
-  static constexpr int expand_rows(int vectors) { return vectors <= 2 ? 8 : 6; }
+  static constexpr int project_rows(int vectors) { return vectors <= 2 ? 8 : 6; }
   static inline V Zero() { return _mm512_setzero_ps(); }
-  static inline V LoadF(const float* p) { return _mm512_loadu_ps(p); }
   static inline void StoreF(V v, float* p) { _mm512_storeu_ps(p, v); }
   static inline W LoadW(const T* p) { return _mm512_loadu_si512(p); }
   static inline X Spread(const T* p) {
@@ -39,30 +36,23 @@ struct Bf16Ops {
   }
   static inline V Add(V a, V b) { return _mm512_add_ps(a, b); }
   static inline V Scale(V a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
-  static inline void StoreZ(V v, T* p) {
+  static inline V LoadT(const T* p) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+  }
+  static inline void StoreT(V v, T* p) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
   }
 };
 
 #include "skein/experts/lora_tiles-inl.h"
 
-void add(const float* d, std::uint16_t* y, std::int64_t columns) {
-  std::int64_t c = 0;
-  for (; c + 16 <= columns; c += 16) {
-    auto* at = reinterpret_cast<__m256i*>(y + c);
-    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at)), 16);
-    const __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(wide), _mm512_loadu_ps(d + c));
-    _mm256_storeu_si256(at, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum)));
-  }
-  for (; c < columns; ++c) y[c] = f32_to_bf16(bf16_to_f32(y[c]) + d[c]);
-}
-
 }  // namespace avx512bf16
 
 const LoraKernels<std::uint16_t>* lora_kernels_bf16_avx512() {
   using avx512bf16::Bf16Ops;
   static const LoraKernels<std::uint16_t> kernels{avx512bf16::shrink<Bf16Ops>, avx512bf16::expand<Bf16Ops>,
-                                                  avx512bf16::add};
+                                                  avx512bf16::project<Bf16Ops>};
   static const bool supported = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
                                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   return supported ? &kernels : nullptr;

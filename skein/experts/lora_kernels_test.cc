@@ -56,13 +56,13 @@ TYPED_TEST(LoraKernelsOf, PackingGivesEveryElementItsOwnPlace) {
       for (std::int64_t r = 0; r < rank; ++r) {
         for (std::int64_t i = 0; i < width; ++i) {
           a_places.insert(packed_a_index(r, i, width, kPack));
-          b_places.insert(packed_b_index(r, i, rank, width, kPack));
+          b_places.insert(packed_panels_index(r, i, rank, width, kPack, kExpandColumns));
         }
       }
       EXPECT_EQ(static_cast<std::int64_t>(a_places.size()), rank * width);
       EXPECT_EQ(static_cast<std::int64_t>(b_places.size()), rank * width);
       EXPECT_LT(*a_places.rbegin(), packed_a_size(rank, width, kPack));
-      EXPECT_LT(*b_places.rbegin(), packed_b_size(rank, width, kPack));
+      EXPECT_LT(*b_places.rbegin(), packed_panels_size(rank, width, kPack));
     }
   }
 }
@@ -113,62 +113,102 @@ TYPED_TEST(LoraKernelsOf, ShrinkEqualsPlainLoops) {
   }
 }
 
-TYPED_TEST(LoraKernelsOf, ExpandEqualsPlainLoops) {
+// A B of `columns` columns in one panel.
+template <typename T>
+std::vector<T> packed_panel(const std::vector<T>& plain, std::int64_t depth, std::int64_t columns, std::int64_t panel) {
+  constexpr std::int64_t kPack = LoraKernels<T>::kPack;
+  std::vector<T> packed(packed_panels_size(depth, columns, kPack), T(0));
+  for (std::int64_t i = 0; i < depth; ++i) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      packed[packed_panels_index(i, c, depth, columns, kPack, panel)] = plain[i * columns + c];
+    }
+  }
+  return packed;
+}
+
+TYPED_TEST(LoraKernelsOf, ExpandAddsTheSumOverThePiecesRoundedOnce) {
   using T = TypeParam;
   constexpr std::int64_t kPack = LoraKernels<T>::kPack;
   std::mt19937 generator(2);
   for (const LoraKernels<T>* kernels : all_kernels<T>()) {
-    for (const std::int64_t columns : {16, 32, 48, 64}) {
-      for (const std::int64_t rank : {1, 2, 5, 16, 33}) {
-        const auto plain = random_elements<T>(rank * columns, generator);  // (R, columns)
-        std::vector<T> b(packed_b_size(rank, columns, kPack), T(0));
-        for (std::int64_t r = 0; r < rank; ++r) {
-          for (std::int64_t c = 0; c < columns; ++c) {
-            b[packed_b_index(r, c, rank, columns, kPack)] = plain[r * columns + c];
-          }
+    for (std::int64_t width = 1; width <= 32; ++width) {
+      // Two experts of other ranks in one array, as in a bank; rows take none, one or both.
+      const std::vector<std::int64_t> ranks{5, 18};
+      std::vector<std::vector<T>> plain;
+      std::vector<T> b;
+      std::vector<std::int64_t> begin_of;
+      for (const std::int64_t rank : ranks) {
+        plain.push_back(random_elements<T>(rank * width, generator));
+        begin_of.push_back(static_cast<std::int64_t>(b.size()));
+        const auto packed = packed_panel<T>(plain.back(), rank, width, kExpandColumns);
+        b.insert(b.end(), packed.begin(), packed.end());
+      }
+      const std::vector<std::vector<int>> experts_of{{0}, {}, {0, 1}, {1}, {1, 0}};
+      const auto z = random_elements<T>(10 * 32, generator);
+      std::vector<RankPiece> pieces;
+      std::vector<std::int64_t> begin{0};
+      for (const auto& experts : experts_of) {
+        for (const int e : experts) {
+          pieces.push_back({z.data() + pieces.size() * 32, begin_of[e], round_up(ranks[e], kPack) / kPack, 0, 64});
         }
-        const std::int64_t z_stride = round_up(rank, kRankBlock);
-        for (std::int64_t count = 1; count <= 17; ++count) {
-          const auto z = random_elements<T>(count * z_stride, generator);
-          const auto before = random_elements<float>(count * kPanelColumns, generator);
-          std::vector<float> sums = before;
-          std::vector<std::int32_t> rows;  // written backwards
-          for (std::int64_t i = 0; i < count; ++i) rows.push_back(static_cast<std::int32_t>(count - 1 - i));
-          kernels->expand(b.data(), round_up(rank, kPack) / kPack, columns, z.data(), z_stride, rows.data(), count,
-                          sums.data(), kPanelColumns);
-          for (std::int64_t i = 0; i < count; ++i) {
-            for (std::int64_t c = 0; c < columns; ++c) {
-              const std::int64_t at = rows[i] * kPanelColumns + c;
-              double sum = before[at];
-              double size = std::abs(before[at]);
-              for (std::int64_t r = 0; r < rank; ++r) {
-                const double term = double(widen(plain[r * columns + c])) * widen(z[i * z_stride + r]);
-                sum += term;
-                size += std::abs(term);
-              }
-              const double bound = size * static_cast<double>(rank + 2) * 0x1p-23;
-              ASSERT_NEAR(sums[at], sum, bound) << "row " << i << " of " << count << ", column " << c;
+        begin.push_back(static_cast<std::int64_t>(pieces.size()));
+      }
+      auto z_used = z;  // the odd rank's missing half pair must be zero, as shrink leaves it
+      for (std::size_t i = 0; i < pieces.size(); ++i) z_used[i * 32 + (pieces[i].b_begin == 0 ? 5 : 18)] = T(0);
+      for (std::size_t i = 0; i < pieces.size(); ++i) pieces[i].z = z_used.data() + i * 32;
+      const auto before = random_elements<T>(5 * 40, generator);
+      auto y = before;
+      kernels->expand(b.data(), pieces.data(), begin.data(), 5, y.data(), 40, width);
+      for (std::int64_t n = 0; n < 5; ++n) {
+        for (std::int64_t c = 0; c < 40; ++c) {
+          double sum = widen(before[n * 40 + c]);
+          double size = std::abs(sum);
+          for (std::int64_t i = begin[n]; i < begin[n + 1] && c < width; ++i) {
+            const int e = experts_of[n][i - begin[n]];
+            for (std::int64_t r = 0; r < ranks[e]; ++r) {
+              const double term = double(widen(plain[e][r * width + c])) * widen(z_used[i * 32 + r]);
+              sum += term;
+              size += std::abs(term);
             }
           }
+          if (c >= width || begin[n] == begin[n + 1]) {
+            ASSERT_EQ(y[n * 40 + c], before[n * 40 + c]) << "row " << n << ", column " << c << " of " << width;
+            continue;
+          }
+          // 23 sums and products of f32; in bf16 half a unit for the rounding of y.
+          const double bound = size * 30 * 0x1p-24 + (sizeof(T) == 2 ? std::abs(sum) * 0x1p-8 : 0);
+          ASSERT_NEAR(widen(y[n * 40 + c]), sum, bound) << "row " << n << ", column " << c << " of " << width;
         }
       }
     }
   }
 }
 
-TYPED_TEST(LoraKernelsOf, AddRoundsOnceToNearestEven) {
+TYPED_TEST(LoraKernelsOf, ProjectEqualsPlainLoops) {
   using T = TypeParam;
+  constexpr std::int64_t kPack = LoraKernels<T>::kPack;
   std::mt19937 generator(3);
   for (const LoraKernels<T>* kernels : all_kernels<T>()) {
-    for (std::int64_t columns = 1; columns <= 64; ++columns) {
-      const auto d = random_elements<float>(64, generator);
-      auto y = random_elements<T>(64, generator);
-      const auto before = y;
-      kernels->add(d.data(), y.data(), columns);
-      for (std::int64_t c = 0; c < 64; ++c) {
-        T expected = before[c];
-        if (c < columns) narrow(widen(before[c]) + d[c], expected);
-        ASSERT_EQ(y[c], expected) << "column " << c << " of " << columns;
+    for (const std::int64_t columns : {16, 32, 48, 64}) {
+      const std::int64_t d = 22;
+      const auto plain = random_elements<T>(d * columns, generator);
+      const auto g = packed_panel<T>(plain, d, columns, kProjectColumns);
+      for (std::int64_t num_rows = 1; num_rows <= 17; ++num_rows) {
+        const auto x = random_elements<T>(num_rows * 30, generator);
+        std::vector<float> scores(num_rows * 70, -1);
+        kernels->project(g.data(), d / kPack, columns, x.data(), 30, num_rows, scores.data(), 70);
+        for (std::int64_t n = 0; n < num_rows; ++n) {
+          for (std::int64_t c = 0; c < 70; ++c) {
+            double sum = c < columns ? 0 : -1;
+            double size = 0;
+            for (std::int64_t i = 0; i < d && c < columns; ++i) {
+              const double term = double(widen(plain[i * columns + c])) * widen(x[n * 30 + i]);
+              sum += term;
+              size += std::abs(term);
+            }
+            ASSERT_NEAR(scores[n * 70 + c], sum, size * (d + 2) * 0x1p-24) << "row " << n << ", column " << c;
+          }
+        }
       }
     }
   }
@@ -180,26 +220,25 @@ TYPED_TEST(LoraKernelsOf, ARowsResultDoesNotDependOnItsNeighbours) {
   using T = TypeParam;
   constexpr std::int64_t kPack = LoraKernels<T>::kPack;
   std::mt19937 generator(4);
-  const std::int64_t d_in = 77;
-  const std::int64_t rank = 16;
+  const std::int64_t d_in = 78;
   const auto x = random_elements<T>(19 * d_in, generator);
-  const auto a = random_elements<T>(packed_a_size(rank, d_in, kPack), generator);
-  const auto b = random_elements<T>(packed_b_size(rank, 64, kPack), generator);
+  const auto a = random_elements<T>(packed_a_size(16, d_in, kPack), generator);
+  const auto g = random_elements<T>(packed_panels_size(d_in, 64, kPack), generator);
   std::vector<std::int32_t> rows;
   std::vector<float> weights(19, 0.7F);
   for (int i = 0; i < 19; ++i) rows.push_back(i);
   for (const LoraKernels<T>* kernels : all_kernels<T>()) {
     std::vector<T> z(19 * 16);
-    std::vector<float> sums(19 * 64, 0);
+    std::vector<float> scores(19 * 64);
     kernels->shrink(a.data(), d_in, x.data(), d_in, rows.data(), weights.data(), 19, z.data(), 16);
-    kernels->expand(b.data(), rank / kPack, 64, z.data(), 16, nullptr, 19, sums.data(), 64);
+    kernels->project(g.data(), d_in / kPack, 64, x.data(), d_in, 19, scores.data(), 64);
     for (int i = 0; i < 19; ++i) {
       std::vector<T> z_alone(16);
-      std::vector<float> sums_alone(64, 0);
+      std::vector<float> scores_alone(64);
       kernels->shrink(a.data(), d_in, x.data(), d_in, rows.data() + i, weights.data(), 1, z_alone.data(), 16);
-      kernels->expand(b.data(), rank / kPack, 64, z_alone.data(), 16, nullptr, 1, sums_alone.data(), 64);
+      kernels->project(g.data(), d_in / kPack, 64, x.data() + i * d_in, d_in, 1, scores_alone.data(), 64);
       ASSERT_EQ(z_alone, std::vector<T>(z.begin() + i * 16, z.begin() + (i + 1) * 16)) << "row " << i;
-      ASSERT_EQ(sums_alone, std::vector<float>(sums.begin() + i * 64, sums.begin() + (i + 1) * 64)) << "row " << i;
+      ASSERT_EQ(scores_alone, std::vector<float>(scores.begin() + i * 64, scores.begin() + (i + 1) * 64)) << i;
     }
   }
 }

@@ -1,8 +1,8 @@
-// Register tiles of the sparse product. Included once per instruction set, inside its namespace and target region: hence
-// no include guard. Ops says what a vector is:
+// Register tiles of the sparse product. Included once per instruction set, inside its namespace and target region:
+// hence no include guard. Ops says what a vector is:
 //   T, V (f32 accumulators), W (kPack elements per lane), X (kPack elements of a row in every lane),
-//   kLanes, kPack, kShrinkRows, kExpandRows(vectors), kChains; Zero, LoadF, StoreF, LoadW, Spread, SpreadLast, Dot, Add,
-//   Scale, StoreZ.
+//   kLanes, kPack, kShrinkRows, project_rows(vectors), kChains; Zero, StoreF, LoadW, Spread, SpreadLast, Dot, Add,
+//   Scale, and for rows of T: LoadT, StoreT.
 
 // kRows rows of one expert against one block of 16 ranks. Two chains of sums hide the latency of short tiles.
 template <class Ops, int kRows>
@@ -44,7 +44,7 @@ inline void shrink_tile(const typename Ops::T* a, std::int64_t d_in, const typen
     _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
       typename Ops::V total = sum[0][t][v];
       _Pragma("GCC unroll 16") for (int c = 1; c < Ops::kChains; ++c) total = Ops::Add(total, sum[c][t][v]);
-      Ops::StoreZ(Ops::Scale(total, weights[t]), z + t * z_stride + v * Ops::kLanes);
+      Ops::StoreT(Ops::Scale(total, weights[t]), z + t * z_stride + v * Ops::kLanes);
     }
   }
 }
@@ -79,71 +79,131 @@ inline void shrink(const typename Ops::T* a, std::int64_t d_in, const typename O
   }
 }
 
-// kRows rows against kVectors vectors of columns.
-template <class Ops, int kVectors, int kRows>
-inline void expand_tile(const typename Ops::T* b, std::int64_t steps, std::int64_t columns,
-                        const typename Ops::T* const* z, float* const* d) {
-  typename Ops::V sum[kRows][kVectors];
-  _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
-    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[t][v] = Ops::LoadF(d[t] + v * Ops::kLanes);
-  }
-  for (std::int64_t s = 0; s < steps; ++s) {
-    typename Ops::W w[kVectors];
-    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
-      w[v] = Ops::LoadW(b + (s * columns + v * Ops::kLanes) * Ops::kPack);
-    }
-    _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
-      const typename Ops::X e = Ops::Spread(z[t] + s * Ops::kPack);
-      _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[t][v] = Ops::Dot(sum[t][v], w[v], e);
-    }
-  }
-  _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
-    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) Ops::StoreF(sum[t][v], d[t] + v * Ops::kLanes);
-  }
-}
-
-template <class Ops, int kVectors, int kRows>
-inline void expand_rest(std::int64_t count, const typename Ops::T* b, std::int64_t steps, std::int64_t columns,
-                        const typename Ops::T* const* z, float* const* d) {
-  if constexpr (kRows > 0) {
-    if (count == kRows) {
-      expand_tile<Ops, kVectors, kRows>(b, steps, columns, z, d);
-    } else {
-      expand_rest<Ops, kVectors, kRows - 1>(count, b, steps, columns, z, d);
-    }
-  }
-}
-
-// All rows for `kVectors` vectors of columns.
+// One row against kVectors vectors of columns. Two chains of sums, and the rows that follow run beside them.
 template <class Ops, int kVectors>
-inline void expand_columns(const typename Ops::T* b, std::int64_t steps, std::int64_t columns,
-                           const typename Ops::T* z, std::int64_t z_stride, const std::int32_t* rows,
-                           std::int64_t count, float* d, std::int64_t d_stride) {
-  constexpr int kRows = Ops::expand_rows(kVectors);
-  for (std::int64_t i = 0; i < count; i += kRows) {
-    const std::int64_t tile = count - i < kRows ? count - i : kRows;
-    const typename Ops::T* z_row[kRows];
-    float* d_row[kRows];
-    for (std::int64_t t = 0; t < tile; ++t) {
-      z_row[t] = z + (i + t) * z_stride;
-      d_row[t] = d + (rows ? rows[i + t] : i + t) * d_stride;
+inline void expand_row(const typename Ops::T* b, const RankPiece* pieces, std::int64_t count, typename Ops::T* y,
+                       std::int64_t width) {
+  using T = typename Ops::T;
+  constexpr std::int64_t kColumns = kVectors * Ops::kLanes;
+  constexpr std::int64_t kStep = kColumns * Ops::kPack;
+  typename Ops::V sum[kVectors], odd[kVectors];
+  _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[v] = odd[v] = Ops::Zero();
+  for (std::int64_t i = 0; i < count; ++i) {
+    const T* const w = b + pieces[i].b_begin;
+    const T* const z = static_cast<const T*>(pieces[i].z);
+    const char* const next = reinterpret_cast<const char*>(w + pieces[i].steps * kStep) + pieces[i].ahead_begin;
+    for (std::int64_t line = 0; line < pieces[i].ahead_size; line += 64) __builtin_prefetch(next + line, 0, 2);
+    std::int64_t s = 0;
+    for (; s + 2 <= pieces[i].steps; s += 2) {
+      const typename Ops::X e0 = Ops::Spread(z + s * Ops::kPack);
+      const typename Ops::X e1 = Ops::Spread(z + (s + 1) * Ops::kPack);
+      _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+        const T* const at = w + s * kStep + v * Ops::kLanes * Ops::kPack;
+        sum[v] = Ops::Dot(sum[v], Ops::LoadW(at), e0);
+        odd[v] = Ops::Dot(odd[v], Ops::LoadW(at + kStep), e1);
+      }
     }
-    expand_rest<Ops, kVectors, kRows>(tile, b, steps, columns, z_row, d_row);
+    if (s < pieces[i].steps) {
+      const typename Ops::X e = Ops::Spread(z + s * Ops::kPack);
+      _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+        sum[v] = Ops::Dot(sum[v], Ops::LoadW(w + s * kStep + v * Ops::kLanes * Ops::kPack), e);
+      }
+    }
+  }
+  _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[v] = Ops::Add(sum[v], odd[v]);
+  if (width == kColumns) {
+    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+      Ops::StoreT(Ops::Add(Ops::LoadT(y + v * Ops::kLanes), sum[v]), y + v * Ops::kLanes);
+    }
+    return;
+  }
+  T whole[kColumns] = {};  // the last columns of y: no full vector
+  for (std::int64_t c = 0; c < width; ++c) whole[c] = y[c];
+  _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+    Ops::StoreT(Ops::Add(Ops::LoadT(whole + v * Ops::kLanes), sum[v]), whole + v * Ops::kLanes);
+  }
+  for (std::int64_t c = 0; c < width; ++c) y[c] = whole[c];
+}
+
+template <class Ops, int kVectors>
+inline void expand_rows(const typename Ops::T* b, const RankPiece* pieces, const std::int64_t* begin,
+                        std::int64_t num_rows, typename Ops::T* y, std::int64_t y_stride, std::int64_t width) {
+  for (std::int64_t n = 0; n < num_rows; ++n) {
+    const std::int64_t count = begin[n + 1] - begin[n];
+    if (count > 0) expand_row<Ops, kVectors>(b, pieces + begin[n], count, y + n * y_stride, width);
   }
 }
 
 template <class Ops>
-inline void expand(const typename Ops::T* b, std::int64_t steps, std::int64_t columns, const typename Ops::T* z,
-                   std::int64_t z_stride, const std::int32_t* rows, std::int64_t count, float* d,
-                   std::int64_t d_stride) {
+inline void expand(const typename Ops::T* b, const RankPiece* pieces, const std::int64_t* begin, std::int64_t num_rows,
+                   typename Ops::T* y, std::int64_t y_stride, std::int64_t width) {
+  if (width > 16) {
+    expand_rows<Ops, 32 / Ops::kLanes>(b, pieces, begin, num_rows, y, y_stride, width);
+  } else {
+    expand_rows<Ops, 16 / Ops::kLanes>(b, pieces, begin, num_rows, y, y_stride, width);
+  }
+}
+
+// kRows rows against kVectors vectors of columns.
+template <class Ops, int kVectors, int kRows>
+inline void project_tile(const typename Ops::T* g, std::int64_t steps, std::int64_t columns, const typename Ops::T* x,
+                         std::int64_t x_stride, float* scores, std::int64_t scores_stride) {
+  typename Ops::V sum[kRows][kVectors];
+  _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
+    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[t][v] = Ops::Zero();
+  }
+  for (std::int64_t s = 0; s < steps; ++s) {
+    typename Ops::W w[kVectors];
+    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+      w[v] = Ops::LoadW(g + (s * columns + v * Ops::kLanes) * Ops::kPack);
+    }
+    _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
+      const typename Ops::X e = Ops::Spread(x + t * x_stride + s * Ops::kPack);
+      _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) sum[t][v] = Ops::Dot(sum[t][v], w[v], e);
+    }
+  }
+  _Pragma("GCC unroll 16") for (int t = 0; t < kRows; ++t) {
+    _Pragma("GCC unroll 16") for (int v = 0; v < kVectors; ++v) {
+      Ops::StoreF(sum[t][v], scores + t * scores_stride + v * Ops::kLanes);
+    }
+  }
+}
+
+template <class Ops, int kVectors, int kRows>
+inline void project_rest(std::int64_t count, const typename Ops::T* g, std::int64_t steps, std::int64_t columns,
+                         const typename Ops::T* x, std::int64_t x_stride, float* scores, std::int64_t scores_stride) {
+  if constexpr (kRows > 0) {
+    if (count == kRows) {
+      project_tile<Ops, kVectors, kRows>(g, steps, columns, x, x_stride, scores, scores_stride);
+    } else {
+      project_rest<Ops, kVectors, kRows - 1>(count, g, steps, columns, x, x_stride, scores, scores_stride);
+    }
+  }
+}
+
+template <class Ops, int kVectors>
+inline void project_columns(const typename Ops::T* g, std::int64_t steps, std::int64_t columns,
+                            const typename Ops::T* x, std::int64_t x_stride, std::int64_t num_rows, float* scores,
+                            std::int64_t scores_stride) {
+  constexpr int kRows = Ops::project_rows(kVectors);
+  for (std::int64_t n = 0; n < num_rows; n += kRows) {
+    const std::int64_t tile = num_rows - n < kRows ? num_rows - n : kRows;
+    project_rest<Ops, kVectors, kRows>(tile, g, steps, columns, x + n * x_stride, x_stride, scores + n * scores_stride,
+                                       scores_stride);
+  }
+}
+
+template <class Ops>
+inline void project(const typename Ops::T* g, std::int64_t steps, std::int64_t columns, const typename Ops::T* x,
+                    std::int64_t x_stride, std::int64_t num_rows, float* scores, std::int64_t scores_stride) {
   std::int64_t c = 0;
   for (; columns - c >= 4 * Ops::kLanes; c += 4 * Ops::kLanes) {
-    expand_columns<Ops, 4>(b + c * Ops::kPack, steps, columns, z, z_stride, rows, count, d + c, d_stride);
+    project_columns<Ops, 4>(g + c * Ops::kPack, steps, columns, x, x_stride, num_rows, scores + c, scores_stride);
   }
-  b += c * Ops::kPack;
-  d += c;
+  g += c * Ops::kPack;
+  scores += c;
   const std::int64_t vectors = (columns - c) / Ops::kLanes;
-  if (vectors == 3) expand_columns<Ops, 3>(b, steps, columns, z, z_stride, rows, count, d, d_stride);
-  if (vectors == 2) expand_columns<Ops, 2>(b, steps, columns, z, z_stride, rows, count, d, d_stride);
-  if (vectors == 1) expand_columns<Ops, 1>(b, steps, columns, z, z_stride, rows, count, d, d_stride);
+  if (vectors == 3) project_columns<Ops, 3>(g, steps, columns, x, x_stride, num_rows, scores, scores_stride);
+  if (vectors == 2) project_columns<Ops, 2>(g, steps, columns, x, x_stride, num_rows, scores, scores_stride);
+  if (vectors == 1) project_columns<Ops, 1>(g, steps, columns, x, x_stride, num_rows, scores, scores_stride);
 }

@@ -21,18 +21,26 @@ class GateRouter : public Router {
 
  private:
   struct Slot {
-    at::Tensor gates;  // CPU: flat, packed like a B of rank D (experts/lora_kernels.h); else (E, D_in). f32
-    at::Tensor bias;   // (E rounded up) or (E): 0, or -inf for an expert that cannot be chosen
     std::int64_t d_in = 0;
+    at::Tensor gates;   // f32. kScores: packed (experts/lora_kernels.h); else (E, D_in)
+    at::Tensor bias;    // (E, padded for the kernels): 0, or -inf for an expert that cannot be chosen
+    at::Tensor coarse;  // kCoarseScores: the gates in bf16, packed
+    at::Tensor radius;  // kCoarseScores: (E padded) how far a coarse score may be off, for a row of length 1
+  };
+  enum class Means {
+    kScores,        // the CPU's kernels, all scores in f32
+    kCoarseScores,  // bf16 rows, few of many experts: all scores with bf16 gates, then those that matter in f32
+    kLibtorch,      // other devices
   };
   Slot make_slot(const std::vector<const GateTensors*>& gates, std::int64_t d_in, const ComputeOptions& compute) const;
+  void make_coarse(Slot& slot) const;
   void route_rows(const std::vector<int>& slot_idxs, const at::Tensor& x, std::int64_t begin, std::int64_t end,
                   const std::vector<Mixture>& mixtures) const;
   Mixture route_by_libtorch(const Slot& slot, const at::Tensor& x) const;
 
   RouterOptions options_;
   std::int64_t num_experts_;
-  bool packed_;
+  Means means_;
   std::vector<Slot> slots_;
 };
 

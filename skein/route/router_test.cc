@@ -19,7 +19,7 @@ namespace {
 using ::testing::HasSubstr;
 using GateNorm = RouterOptions::GateNorm;
 
-constexpr std::int64_t kIn = 37;
+constexpr std::int64_t kIn = 38;
 const std::vector<SlotName> kSlots{slot_named("m.q_proj", kIn, 8), slot_named("m.k_proj", kIn, 4)};
 
 struct Pool {
@@ -91,7 +91,7 @@ double largest_difference(const at::Tensor& left, const at::Tensor& right) {
   return (left - right).abs().max().item<double>();
 }
 
-// f32 scores of size at most sqrt(37) = 6, each a sum of 37 rounded terms: off by some 1e-6, and weights by no more.
+// f32 scores of size at most sqrt(38) = 6, each a sum of 38 rounded terms: off by some 1e-6, and weights by no more.
 constexpr double kWeightTolerance = 1e-5;
 
 TEST(PhatgooseRouter, EqualsTheFormulaForEveryK) {
@@ -153,7 +153,7 @@ TEST(PhatgooseRouter, ScoresInBf16OnlyIfAsked) {
   options.top_k = 5;
   const at::Tensor exact = dense(route(pool, options, x), 5);
   options.bf16_scores = true;
-  // Scores up to 6 in steps of up to 2^-7 of themselves before the division by sqrt(37): weights off by a few percent.
+  // Scores up to 6 in steps of up to 2^-7 of themselves before the division by sqrt(38): weights off by a few percent.
   const double difference = largest_difference(dense(route(pool, options, x), 5), exact);
   EXPECT_GT(difference, 1e-4);
   EXPECT_LT(difference, 0.05);
@@ -167,6 +167,36 @@ TEST(PhatgooseRouter, TokensInBf16AreScoredInF32) {
   const Mixture wide = router->route(0, x.to(at::kFloat));
   EXPECT_TRUE(at::equal(narrow.ids, wide.ids));
   EXPECT_TRUE(at::equal(narrow.weights, wide.weights));
+}
+
+// Many experts and rows in bf16: scores with gates in bf16 first, then exactly where it matters. Nothing of it may
+// show.
+TEST(PhatgooseRouter, CoarseScoresNeverChangeAChoice) {
+  for (const int num_experts : {32, 70}) {
+    Pool pool = random_pool(num_experts);
+    // Gates so close that bf16 cannot tell them apart, and one twice.
+    for (int e = 1; e < num_experts / 2; ++e) {
+      for (std::int64_t d = 0; d < kIn; ++d) gate_of(pool, e)[d] = gate_of(pool, 0)[d] + 1e-5F * gate_of(pool, e)[d];
+    }
+    gate_of(pool, 5) = gate_of(pool, 3);
+    const at::Tensor x = at::cat({random_rows(100), at::tensor(gate_of(pool, 0)).unsqueeze(0)}).to(at::kBFloat16);
+    for (const int k : {1, 2, 4}) {
+      const RouterOptions options{.top_k = k};
+      const auto coarse = make_router(options, pool.bank(), pool.gates, ComputeOptions{.dtype = at::kBFloat16});
+      const Mixture got = coarse->route(0, x);
+      // Chosen by scores that f32 can tell apart: the best k of the formula, up to 1e-5.
+      const at::Tensor all = reference_weights(pool, {.top_k = num_experts}, x.to(at::kDouble));
+      const at::Tensor bar = std::get<0>(all.topk(k, 1)).select(1, k - 1);
+      const at::Tensor chosen = all.gather(1, got.ids.to(at::kLong));
+      EXPECT_TRUE(chosen.ge(bar.unsqueeze(1) * (1 - 2e-5)).all().item<bool>()) << num_experts << " " << k;
+      // And weighted as f32 scores weight them.
+      const at::Tensor want = chosen / (chosen.sum(1, true) + 1e-6);
+      EXPECT_LT(largest_difference(got.weights.to(at::kDouble), want), kWeightTolerance);
+      for (std::int64_t n = 0; n < x.size(0); n += 10) {
+        EXPECT_TRUE(at::equal(coarse->route(0, x.narrow(0, n, 1)).ids[0], got.ids[n]));
+      }
+    }
+  }
 }
 
 TEST(PhatgooseRouter, ASingleExpertGetsOneLessTheEpsilon) {
@@ -221,7 +251,7 @@ TEST(PhatgooseRouter, AZeroGateScoresZeroAndBeatsOnesThatPointAway) {
   const Mixture along = route(pool, {.top_k = 2}, v.unsqueeze(0));
   EXPECT_EQ(along.ids[0][0].item<int>(), 0);
   // s = sqrt(D) times the correlation, 1 here but for the 1e-5 of LN, against 0.
-  EXPECT_NEAR(along.weights[0][1].item<double>() / along.weights[0][0].item<double>(), std::exp(-std::sqrt(37.0)),
+  EXPECT_NEAR(along.weights[0][1].item<double>() / along.weights[0][0].item<double>(), std::exp(-std::sqrt(38.0)),
               1e-4);
 }
 
@@ -367,7 +397,7 @@ TEST(MakeRouter, RefusesWhatMakesNoSense) {
   EXPECT_THAT(refusal({.without = {"expert_0", "expert_1", "expert_2"}}), HasSubstr("switched off"));
   EXPECT_THAT(refusal({.kind = "single", .expert = ""}), HasSubstr("expert_0, expert_1, expert_2"));
   gate_of(pool, 2).pop_back();
-  EXPECT_THAT(refusal({}), HasSubstr("36 numbers"));
+  EXPECT_THAT(refusal({}), HasSubstr("37 numbers"));
   gate_of(pool, 2).push_back(0);
   pool.gates[1].modules.pop_back();
   EXPECT_THAT(refusal({}), ::testing::AllOf(HasSubstr("expert_1"), HasSubstr("m.k_proj")));
