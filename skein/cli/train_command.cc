@@ -197,9 +197,11 @@ void print_report(const TrainFlags& flags, const TrainReport& report) {
 }
 
 int train(TrainFlags& flags, const std::vector<std::string>& typed) {
-  const ModelOptions options = model_options(flags.model, flags.common);
+  ModelOptions options = model_options(flags.model, flags.common);
   unescape_separator(flags.train.prompt);
   take_rules(flags);
+  options.recompute_blocks = flags.train.checkpoint_blocks;
+  flags.train.program_version = SKEIN_VERSION;
   const LoadedModel model = load_model(real_env(), options);
   const bool is_expert = flags.trained == Trained::kExpert;
   const TrainReport report =

@@ -107,7 +107,9 @@ LoadedModel load_model(Env& env, const ModelOptions& options) {
   model.base = or_throw(open_base_model(env, options.base));
   // Tokenizer and weights come from the same file and do not wait for each other.
   auto tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(env, options.base); });
-  model.backbone = load_backbone(model.base, options.compute);
+  auto backbone = load_backbone(model.base, options.compute);
+  backbone->set_checkpoint_blocks(options.recompute_blocks);
+  model.backbone = std::move(backbone);
   model.tokenizer = or_throw(tokenizer.get());
   const std::int64_t tokens = model.tokenizer->vocabulary_size(), rows = model.base.config.vocabulary_size;
   if (tokens > rows) {

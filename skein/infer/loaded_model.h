@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string library;   // --library
   RouterOptions router;  // --router, --top-k, --experts, --without, ...
   bool allow_other_base = false;
+  bool recompute_blocks = false;  // training: less memory, more time (Backbone::set_checkpoint_blocks)
   ComputeOptions compute;
 };
 
