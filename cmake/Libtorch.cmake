@@ -32,7 +32,14 @@ add_library(skein_torch INTERFACE)
 target_include_directories(skein_torch SYSTEM INTERFACE
   ${SKEIN_TORCH_INCLUDE} ${SKEIN_TORCH_INCLUDE}/torch/csrc/api/include)
 target_compile_definitions(skein_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
-target_link_libraries(skein_torch INTERFACE ${SKEIN_TORCH_CPU} ${SKEIN_C10})
+# at::parallel_for is a template of torch's headers: compiled without OpenMP it runs serially. The threads must be those of
+# torch itself, so the OpenMP library is the one beside torch_cpu (the wheel's), or the compiler's where there is none.
+file(GLOB torch_openmp ${SKEIN_TORCH_LIB_DIR}/libgomp*.so.1)
+target_compile_options(skein_torch INTERFACE -fopenmp)
+target_link_libraries(skein_torch INTERFACE ${SKEIN_TORCH_CPU} ${SKEIN_C10} ${torch_openmp})
+if(NOT torch_openmp)
+  target_link_options(skein_torch INTERFACE -fopenmp)
+endif()
 if(SKEIN_TORCH_CUDA)
   # The CUDA kernels register themselves when the library is loaded; nothing refers to it by symbol.
   find_library(SKEIN_C10_CUDA c10_cuda PATHS ${SKEIN_TORCH_LIB_DIR} NO_DEFAULT_PATH)

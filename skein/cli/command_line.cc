@@ -1,6 +1,8 @@
 #include "skein/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string_view>
 
 #include "skein/base/concat.h"
 #include "skein/cli/build_facts.h"
@@ -16,6 +18,8 @@ constexpr void (*kVerbs[])(CLI::App&, Job&) = {
     add_generate_verb, add_trace_verb,   add_eval_verb,   add_train_verb,    add_library_verb,
     add_extract_verb,  add_convert_verb, add_logits_verb, add_tokenize_verb, add_manual_verb,
 };
+
+constexpr std::string_view kLongWork[] = {"train", "eval"};
 
 // The command that was typed, as far as it was understood.
 const CLI::App& typed_command(const CLI::App& program) {
@@ -64,6 +68,10 @@ std::string usage_error(const CLI::App& program, const CLI::ParseError& error) {
 }
 
 }  // namespace
+
+bool is_long_work(const std::string& verb) {
+  return std::find(std::begin(kLongWork), std::end(kLongWork), verb) != std::end(kLongWork);
+}
 
 std::unique_ptr<CLI::App> make_command_line(Job& job) {
   auto program = std::make_unique<CLI::App>(

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <string_view>
+#include <string>
 
 #include "skein/base/interrupt.h"
 #include "skein/cli/command_line.h"
@@ -55,9 +55,7 @@ int run(int argc, char** argv) {
 // runtime reads its settings when it is loaded, before main, so long work starts the program once more with a short
 // spin, unless the user has said otherwise.
 void limit_spinning(int argc, char** argv) {
-  if (argc < 2) return;
-  const std::string_view verb = argv[1];
-  if (verb != "train" && verb != "eval") return;
+  if (argc < 2 || !skein::is_long_work(argv[1])) return;
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   char program[4096];
   const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);

@@ -11,8 +11,8 @@
 
 #include "skein/base/check.h"
 #include "skein/base/concat.h"
+#include "skein/base/half.h"
 #include "skein/base/thread_pool.h"
-#include "skein/io/half_kernels.h"
 
 namespace skein {
 namespace {
@@ -31,10 +31,9 @@ void convert_loop(const std::byte* from, std::int64_t count, std::byte* out) {
   }
 }
 
-float bf16_to_f32_inline(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 float f64_to_f32(double value) { return static_cast<float>(value); }
-std::uint16_t f16_to_bf16(std::uint16_t bits) { return f32_to_bf16_inline(f16_to_f32_inline(bits)); }
-std::uint16_t bf16_to_f16(std::uint16_t bits) { return f32_to_f16_inline(bf16_to_f32_inline(bits)); }
+std::uint16_t f16_to_bf16(std::uint16_t bits) { return f32_to_bf16(f16_to_f32(bits)); }
+std::uint16_t bf16_to_f16(std::uint16_t bits) { return f32_to_f16(bf16_to_f32(bits)); }
 
 // E4M3 of "FP8 Formats for Deep Learning" (arXiv:2209.05433): bias 7, no infinity, 0x7f and 0xff are NaN.
 float f8e4m3_to_f32(std::uint8_t bits) {
@@ -46,7 +45,7 @@ float f8e4m3_to_f32(std::uint8_t bits) {
   return (bits & 0x80) != 0 ? -magnitude : magnitude;
 }
 // E5M2 is the upper byte of an f16.
-float f8e5m2_to_f32(std::uint8_t bits) { return f16_to_f32_inline(static_cast<std::uint16_t>(bits << 8)); }
+float f8e5m2_to_f32(std::uint8_t bits) { return f16_to_f32(static_cast<std::uint16_t>(bits << 8)); }
 
 template <float (*convert)(std::uint8_t)>
 void convert_f8(const std::byte* from, std::int64_t count, std::byte* out) {
@@ -65,9 +64,9 @@ Kernel kernel_to_f32(DType dtype) {
     case DType::kF64:
       return convert_loop<double, float, f64_to_f32>;
     case DType::kF16:
-      return convert_loop<std::uint16_t, float, f16_to_f32_inline>;
+      return convert_loop<std::uint16_t, float, f16_to_f32>;
     case DType::kBF16:
-      return convert_loop<std::uint16_t, float, bf16_to_f32_inline>;
+      return convert_loop<std::uint16_t, float, bf16_to_f32>;
     case DType::kF8E4M3:
       return convert_f8<f8e4m3_to_f32>;
     case DType::kF8E5M2:
@@ -78,8 +77,8 @@ Kernel kernel_to_f32(DType dtype) {
 }
 
 Kernel kernel_from_f32(DType dtype) {
-  if (dtype == DType::kBF16) return convert_loop<float, std::uint16_t, f32_to_bf16_inline>;
-  if (dtype == DType::kF16) return convert_loop<float, std::uint16_t, f32_to_f16_inline>;
+  if (dtype == DType::kBF16) return convert_loop<float, std::uint16_t, f32_to_bf16>;
+  if (dtype == DType::kF16) return convert_loop<float, std::uint16_t, f32_to_f16>;
   return nullptr;
 }
 

@@ -9,9 +9,9 @@
 #include <cstring>
 
 #include "skein/base/check.h"
+#include "skein/base/half.h"
 #include "skein/io/convert_elements.h"
 #include "skein/io/gguf.h"
-#include "skein/io/half_kernels.h"
 
 namespace skein {
 namespace {
@@ -21,7 +21,7 @@ using Bytes = const std::uint8_t*;
 float half_at(Bytes at) {
   std::uint16_t bits;
   std::memcpy(&bits, at, 2);
-  return f16_to_f32_inline(bits);
+  return f16_to_f32(bits);
 }
 
 // Each function turns one block into its floats.

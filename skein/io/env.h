@@ -24,6 +24,10 @@ class MappedFile {
   // Tells the system that [offset, offset + length) will be read soon, or is not needed any more. Hints only.
   virtual void will_need(std::size_t offset, std::size_t length) const = 0;
   virtual void dont_need(std::size_t offset, std::size_t length) const = 0;
+  // The same of a part of bytes(): what was read and copied need not count as this process's memory any longer.
+  void release(std::span<const std::byte> part) const {
+    dont_need(static_cast<std::size_t>(part.data() - bytes().data()), part.size());
+  }
 };
 
 class ReadableFile {

@@ -49,6 +49,7 @@ class GgufFile {
   const std::string& path() const { return path_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(const std::string& name) const;
+  void release(const GgufTensor& tensor) const { map_->release(tensor.bytes); }  // its pages: read and done with
   const GgufValue* find(const std::string& key) const;  // null if absent
 
   // Typed look-ups: an absent key gives `otherwise`; a key of another kind is an error.

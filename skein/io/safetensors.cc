@@ -33,8 +33,16 @@ class SafetensorsCheckpoint : public Checkpoint {
   Status read(const std::string& name, DType dtype, std::span<std::byte> out) const override {
     const auto index = index_of(name);
     if (!index) return Error{concat(path_, " has no tensor \"", printable(name), "\"")};
-    auto converted = convert_elements(header_.tensors[*index].tensor, dtype, out);
+    const TensorView& stored = header_.tensors[*index].tensor;
+    auto converted = convert_elements(stored, dtype, out);
     if (!converted.ok()) return Error{concat(path_, ": tensor \"", printable(name), "\": ", converted.error().message)};
+    for (const auto& map : maps_) {
+      const auto bytes = map->bytes();
+      if (!stored.bytes.empty() && bytes.data() <= stored.bytes.data() &&
+          stored.bytes.data() < bytes.data() + bytes.size()) {
+        map->release(stored.bytes);
+      }
+    }
     return {};
   }
   std::optional<TensorView> view(const std::string& name) const override {

@@ -6,6 +6,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/spec/backbone_config.h"
+#include "skein/spec/first_error.h"
 
 namespace skein {
 namespace {
@@ -19,10 +20,11 @@ double as_written(double from_f32) {
   return value;
 }
 
-// Reads keys of the architecture, remembering the first error.
-class Metadata {
+// Reads keys of the architecture.
+class Metadata : public FirstError {
  public:
-  Metadata(const GgufFile& file, std::string architecture) : file_(file), architecture_(std::move(architecture)) {}
+  Metadata(const GgufFile& file, std::string architecture)
+      : FirstError(file.path()), file_(file), architecture_(std::move(architecture)) {}
 
   std::int64_t integer(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) {
     return keep(file_.integer(concat(architecture_, ".", key), otherwise));
@@ -34,21 +36,10 @@ class Metadata {
     return keep(file_.text(concat(architecture_, ".", key), otherwise));
   }
   bool has(const std::string& key) const { return file_.find(concat(architecture_, ".", key)) != nullptr; }
-  void fail(const std::string& message) {
-    if (status_.ok()) status_ = Error{concat(file_.path(), ": ", message)};
-  }
-  const Status& status() const { return status_; }
 
  private:
-  template <typename T>
-  T keep(Result<T> result) {
-    if (result.ok()) return std::move(result).value();
-    if (status_.ok()) status_ = result.error();
-    return T{};
-  }
   const GgufFile& file_;
   std::string architecture_;
-  Status status_;
 };
 
 // transformers' llama3 rule: what each rotary frequency is divided by.

@@ -3,32 +3,30 @@
 
 #include "skein/base/concat.h"
 #include "skein/spec/backbone_config.h"
+#include "skein/spec/first_error.h"
 
 namespace skein {
 namespace {
 
-// Reads fields, remembering the first error, so that a family's list of fields reads as a list.
-class Fields {
+// Reads fields of one object.
+class Fields : public FirstError {
  public:
-  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
+  Fields(const Json& json, std::string where) : FirstError(std::move(where)), json_(json) {}
 
   std::int64_t integer(const char* key, std::optional<std::int64_t> otherwise = std::nullopt) {
-    return keep(json_integer(json_, key, otherwise, where_));
+    return keep(json_integer(json_, key, otherwise, where()));
   }
   double number(const char* key, std::optional<double> otherwise = std::nullopt) {
-    return keep(json_number(json_, key, otherwise, where_));
+    return keep(json_number(json_, key, otherwise, where()));
   }
-  bool boolean(const char* key, bool otherwise) { return keep(json_bool(json_, key, otherwise, where_)); }
+  bool boolean(const char* key, bool otherwise) { return keep(json_bool(json_, key, otherwise, where())); }
   std::string text(const char* key, std::optional<std::string> otherwise) {
-    return keep(json_string(json_, key, std::move(otherwise), where_));
+    return keep(json_string(json_, key, std::move(otherwise), where()));
   }
   // Null if absent or null.
   const Json* find(const char* key) const {
     const auto it = json_.find(key);
     return it == json_.end() || it->is_null() ? nullptr : &*it;
-  }
-  void fail(std::string message) {
-    if (status_.ok()) status_ = Error{concat(where_, ": ", message)};
   }
   // What Skein does not compute must be absent, null, false or 0.
   void refuse(const char* key) {
@@ -37,19 +35,9 @@ class Fields {
     if (value->is_number() && value->get<double>() == 0) return;
     fail(concat(key, " is ", printable(value->dump(-1, ' ', true)), "; Skein does not compute that"));
   }
-  const std::string& where() const { return where_; }
-  const Status& status() const { return status_; }
 
  private:
-  template <typename T>
-  T keep(Result<T> result) {
-    if (result.ok()) return std::move(result).value();
-    if (status_.ok()) status_ = result.error();
-    return T{};
-  }
   const Json& json_;
-  std::string where_;
-  Status status_;
 };
 
 // One rope entry: {"rope_type" or "type", "rope_theta", "factor", ...}. sets_theta: Gemma's sliding layers have their

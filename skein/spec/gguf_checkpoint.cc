@@ -93,6 +93,7 @@ class GgufCheckpoint : public Checkpoint {
     if (entry.tensor->type == GgmlType::kF32 && dtype == DType::kF32 && entry.permuted_heads == 0 &&
         !entry.subtract_one) {
       std::memcpy(out.data(), entry.tensor->bytes.data(), out.size());
+      file_->release(*entry.tensor);
       return {};
     }
     const std::int64_t grain = std::max<std::int64_t>(1, kChunkElements / entry.columns);
@@ -103,6 +104,7 @@ class GgufCheckpoint : public Checkpoint {
       convert_from_f32(floats.data(), static_cast<std::int64_t>(floats.size()), dtype,
                        out.data() + begin * entry.columns * size);
     });
+    file_->release(*entry.tensor);
     return {};
   }
 

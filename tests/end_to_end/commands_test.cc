@@ -169,25 +169,29 @@ TEST(Eval, WritesEveryAnswerAndTheSharesAndPrintsATable) {
 TEST(Eval, GoesOnWhereAKilledRunStopped) {
   const Pool pool;
   const std::string out = pool.folder / "results.jsonl";
-  const auto words = with({"eval", "--base", pool.base, "--tasks", pool.ab, pool.xyz, "--out", out}, kPlain);
+  // The second task is too long to be finished between two looks at the file.
+  const std::string second = letter_task(pool.folder, "second", "xyz", 400);
+  const auto words = with({"eval", "--base", pool.base, "--tasks", pool.ab, second, "--out", out}, kPlain);
   ASSERT_EQ(run_skein(words).code, 0);
   const std::string unbroken = read_file(out);
-  // What a run killed inside the second task leaves: the settings, the first task, half a line.
   std::filesystem::remove(out);
   std::string partial;
+  std::size_t end_of_first = std::string::npos;
   {
     RunningSkein running(words);
-    for (int i = 0; i < 600 && running.is_running(); ++i) {
+    while (end_of_first == std::string::npos && running.is_running()) {
       partial = read_file(out + ".partial");
-      if (partial.find("\"done\":\"ab\"") != std::string::npos) break;
-      usleep(5000);
+      const std::size_t done = partial.find("\"done\":\"ab\"");
+      if (done != std::string::npos) end_of_first = partial.find('\n', done);
+      usleep(1000);
     }
     running.signal(SIGKILL);
     running.wait();
   }
-  if (exists(out)) std::filesystem::remove(out);  // it was too quick to be killed
-  write_file(out + ".partial",
-             partial.substr(0, partial.find('\n', partial.find("\"done\":\"ab\"")) + 1) + "{\"task\":\"xy");
+  ASSERT_NE(end_of_first, std::string::npos) << "killed inside the second task; the file held: " << partial;
+  ASSERT_FALSE(exists(out));
+  // The worst a kill leaves: the settings, the first task, half a line.
+  write_file(out + ".partial", partial.substr(0, end_of_first + 1) + "{\"task\":\"xy");
   const Outcome outcome = run_skein(words);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("1 tasks are done"));
