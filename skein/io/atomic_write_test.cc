@@ -1,4 +1,5 @@
 // Files and folders that appear complete or not at all, with the system failing at every single step.
+#include <unistd.h>
 #include <algorithm>
 #include <functional>
 
@@ -211,7 +212,7 @@ TEST(OutputFolder, DoesNotReplaceATargetThatAppearsMeanwhile) {
 }
 
 TEST(OutputFolder, OnTheRealFileSystemReplacesAFolder) {
-  const std::string root = ::testing::TempDir() + "skein_output_folder_test";
+  const std::string root = ::testing::TempDir() + "skein_output_folder_test_" + std::to_string(getpid());
   or_throw(real_env().remove_tree(root));
   or_throw(write_folder(real_env(), root + "/out", false));
   put_file(real_env(), root + "/out/only_old", kOld);

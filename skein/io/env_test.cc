@@ -1,6 +1,7 @@
 #include "skein/io/env.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include "skein/io/fault_env.h"
 #include "skein/io/test_bytes.h"
@@ -20,7 +21,7 @@ class EnvTest : public ::testing::TestWithParam<const char*> {
     memory_ = make_memory_env();
     fault_ = make_fault_env(*memory_);
     env_ = kind == "real" ? &real_env() : kind == "memory" ? memory_.get() : fault_.get();
-    root_ = kind == "real" ? ::testing::TempDir() + "skein_env_test" : "root";
+    root_ = kind == "real" ? ::testing::TempDir() + "skein_env_test_" + std::to_string(getpid()) : "root";
     or_throw(env_->remove_tree(root_));
     or_throw(env_->make_folders(root_));
   }
