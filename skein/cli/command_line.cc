@@ -5,7 +5,7 @@
 #include "skein/base/concat.h"
 #include "skein/cli/build_facts.h"
 #include "skein/cli/help_page.h"
-#include "skein/cli/nearest_word.h"
+#include "skein/base/nearest_word.h"
 #include "skein/cli/result_output.h"
 
 namespace skein {
