@@ -1,0 +1,16 @@
+// Sums over tiles, in f64: element i of a tile goes to lane i % 16, the sixteen lanes are added in a fixed order. A
+// block's sum is the sum over its tiles in order; a tensor's the sum over its blocks in order.
+#pragma once
+
+#include <cstdint>
+
+namespace skein::merge {
+
+struct SumKernels {
+  double (*absolute)(const float* tile, std::int64_t n);
+  double (*dot)(const float* a, const float* b, std::int64_t n);
+};
+
+SumKernels sum_kernels();
+
+}  // namespace skein::merge
