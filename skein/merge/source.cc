@@ -54,12 +54,8 @@ class FolderSource : public Source {
   Result<const ReadableFile*> file_at(Env& env, const std::string& path) {
     const auto found = opened_.find(path);
     if (found != opened_.end()) return static_cast<const ReadableFile*>(found->second.get());
-    InputFile input;
-    input.path = path;
-    SKEIN_ASSIGN(input.facts, env.facts(path));
     SKEIN_ASSIGN(auto file, env.open(path));
-    if (file->size() != input.facts.size_bytes) return Error{concat(path, " changed while it was being opened")};
-    SKEIN_ASSIGN(input.header_digest, digest_of_header(*file));
+    SKEIN_ASSIGN(InputFile input, describe_input_file(env, path, *file));
     files.push_back(std::move(input));
     const ReadableFile* raw = file.get();
     opened_.emplace(path, std::move(file));
@@ -83,6 +79,15 @@ Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const
   }
   SKEIN_TRY(source->open(env));
   return std::unique_ptr<Source>(std::move(source));
+}
+
+Result<InputFile> describe_input_file(Env& env, const std::string& path, const ReadableFile& file) {
+  InputFile input;
+  input.path = path;
+  SKEIN_ASSIGN(input.facts, env.facts(path));
+  if (file.size() != input.facts.size_bytes) return Error{concat(path, " changed while it was being opened")};
+  SKEIN_ASSIGN(input.header_digest, digest_of_header(file));
+  return input;
 }
 
 Status check_unchanged(Env& env, const std::vector<InputFile>& files) {

@@ -40,6 +40,8 @@ class Source {
 // caller's to fold in (see with_adapter in adapter_source.h).
 Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const std::string& beside);
 
+// What check_unchanged will compare. file: open at `path`.
+Result<InputFile> describe_input_file(Env& env, const std::string& path, const ReadableFile& file);
 // The files again, as they are now: an error naming the first that is not as it was.
 Status check_unchanged(Env& env, const std::vector<InputFile>& files);
 

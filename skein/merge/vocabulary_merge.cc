@@ -284,7 +284,7 @@ class VocabularyMerger {
     SKEIN_TRY(add_tokens(new_tokens_, donor, tokenizer, where_));
     out_.files.push_back({"tokenizer.json", tokenizer.dump() + "\n"});
     for (const char* name : kFilesBesideVocabulary) SKEIN_TRY(copy_file(donor.folder, name));
-    for (OutputFile& file : out_.files) {
+    for (SideFile& file : out_.files) {
       if (file.name != "tokenizer_config.json") continue;
       SKEIN_ASSIGN(Json config, parse_json(file.text, join_path(donor.folder, file.name)));
       extend_added_tokens_decoder(new_tokens_, tokenizer, config);

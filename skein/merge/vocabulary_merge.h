@@ -36,7 +36,7 @@ struct VocabularyReport {
   std::vector<std::string> notes;  // sentences for the log
 };
 
-struct OutputFile {
+struct SideFile {
   std::string name;
   std::string text;
 };
@@ -45,7 +45,7 @@ struct MergedVocabulary {
   std::int64_t num_tokens = 0;
   std::int64_t num_rows = 0;      // of the output's embedding: tokens and padding
   std::vector<RowMap> maps;       // by model, as given
-  std::vector<OutputFile> files;  // the output's tokenizer
+  std::vector<SideFile> files;  // the output's tokenizer
   VocabularyReport report;
 };
 

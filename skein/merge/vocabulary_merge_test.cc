@@ -98,7 +98,7 @@ std::shared_ptr<const TensorReader> merged_reader(const Case& merge, const std::
 }
 
 const std::string& file_text(const MergedVocabulary& merged, const std::string& name) {
-  for (const OutputFile& file : merged.files) {
+  for (const SideFile& file : merged.files) {
     if (file.name == name) return file.text;
   }
   throw Failure(Error{"no file " + name});
