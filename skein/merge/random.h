@@ -3,10 +3,12 @@
 //
 // Philox4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") with 10 rounds.
 //   key      = stream_key(seed, tensor name): two 32-bit words
-//   counter  = {low word of c, high word of c, model, 0}
-//   element e, of group g = e / 64, place p = e % 64:  c = 16 g + p % 16, and its word is number p / 16 of the four
-// (sixteen counters at a time fill 64 elements without a shuffle). An element is kept with probability p if its word is
-// below p * 2^32; mask_threshold() says how that rounds.
+//   counter  = {low word of c, high word of c, model, h}
+//   element e, of group g = e / 128, place p = e % 128:  c = 16 g + p % 16; of the four words of that counter number
+//   (p / 16) % 4, and of that word the lower half if p < 64, else the upper one. Those 16 bits, with h = 0, are the
+//   upper half of the element's 32-bit number; with h = 1 the lower half.
+// (Sixteen counters at a time fill 128 elements without a shuffle, and the lower halves are needed once in 65536
+// times.) An element is kept with probability p if its number is below mask_threshold(p) = floor(2^32 p).
 #pragma once
 
 #include <array>
@@ -18,7 +20,7 @@ namespace skein::merge {
 inline constexpr int kPhiloxRounds = 10;
 inline constexpr std::uint32_t kPhiloxM0 = 0xD2511F53, kPhiloxM1 = 0xCD9E8D57;
 inline constexpr std::uint32_t kPhiloxW0 = 0x9E3779B9, kPhiloxW1 = 0xBB67AE85;
-inline constexpr std::int64_t kRandomGroup = 64;
+inline constexpr std::int64_t kRandomGroup = 128;
 
 struct StreamKey {
   std::uint32_t k0 = 0, k1 = 0;
@@ -48,17 +50,21 @@ inline StreamKey stream_key(std::uint64_t seed, std::string_view tensor_name) {
   return {static_cast<std::uint32_t>(z), static_cast<std::uint32_t>(z >> 32)};
 }
 
-// The word of one element.
-inline std::uint32_t random_word(StreamKey key, int model_idx, std::int64_t element) {
+// The number of one element.
+inline std::uint32_t random_number(StreamKey key, int model_idx, std::int64_t element) {
   const auto group = static_cast<std::uint64_t>(element) / kRandomGroup;
   const auto place = static_cast<std::uint64_t>(element) % kRandomGroup;
   const std::uint64_t c = group * 16 + place % 16;
-  return philox(
-      {static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), static_cast<std::uint32_t>(model_idx), 0},
-      key)[place / 16];
+  const auto half = [&](std::uint32_t h) {
+    const PhiloxWords words = philox(
+        {static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), static_cast<std::uint32_t>(model_idx), h},
+        key);
+    return words[place / 16 % 4] >> (place < 64 ? 0 : 16) & 0xffffU;
+  };
+  return half(0) << 16 | half(1);
 }
 
-// Words below this are kept: 2^32 p, rounded down; 2^32 (everything) from p = 1 on, 0 (nothing) for p <= 0.
+// Numbers below this are kept: 2^32 p, rounded down; 2^32 (everything) from p = 1 on, 0 (nothing) for p <= 0.
 inline std::uint64_t mask_threshold(double p) {
   if (!(p > 0)) return 0;
   return p >= 1 ? std::uint64_t{1} << 32 : static_cast<std::uint64_t>(p * 4294967296.0);

@@ -10,6 +10,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace skein::merge {
 namespace HWY_NAMESPACE {
+namespace {
 
 using Elect = CombineRule::Elect;
 using Deltas = std::span<const float* const>;
@@ -114,7 +115,9 @@ std::int64_t majority(Deltas deltas, std::span<const float> weights, std::int64_
   return majority_of<Elect::kWeighted>(deltas, weights, n);
 }
 
-CombineKernels Kernels() { return {combine, majority}; }
+}  // namespace
+
+CombineKernels CombineTable() { return {combine, majority}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -123,9 +126,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace skein::merge {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(CombineTable);
 
-CombineKernels combine_kernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+CombineKernels combine_kernels() { return HWY_DYNAMIC_DISPATCH(CombineTable)(); }
 
 }  // namespace skein::merge
 #endif

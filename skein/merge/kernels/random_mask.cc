@@ -12,12 +12,19 @@
 HWY_BEFORE_NAMESPACE();
 namespace skein::merge {
 namespace HWY_NAMESPACE {
+namespace {
 
+// The 64 words of one group: word w of its counter i at words[16 w + i].
 #if HWY_TARGET == HWY_SCALAR
 
-HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t* words) {
-  for (std::int64_t i = 0; i < kRandomGroup; ++i) {
-    words[i] = random_word(key, model_idx, static_cast<std::int64_t>(group) * kRandomGroup + i);
+HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t half,
+                            std::uint32_t* words) {
+  for (std::uint64_t i = 0; i < 16; ++i) {
+    const std::uint64_t c = group * 16 + i;
+    const PhiloxWords four = philox({static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32),
+                                     static_cast<std::uint32_t>(model_idx), half},
+                                    key);
+    for (std::size_t w = 0; w < 4; ++w) words[16 * w + i] = four[w];
   }
 }
 
@@ -55,17 +62,18 @@ HWY_INLINE void store_words(VW low, VW high, std::uint32_t* to) {
   hn::StoreU(joined, narrow, to);
 }
 
-// The 64 words of one group.
-HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t* words) {
+HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t half,
+                            std::uint32_t* words) {
   const Wide w;
   const std::uint64_t first = group * 16;
   const auto high = hn::Set(w, first >> 32);
   const auto model = hn::Set(w, static_cast<std::uint32_t>(model_idx));
+  const auto halves = hn::Set(w, std::uint64_t{half});
   for (std::int64_t lane = 0; lane < 16; lane += 2 * kWideLanes) {
     // The sixteen counters of a group share their upper word: first is a multiple of 16.
     VW a0 = hn::Iota(w, (first & 0xffffffffU) + static_cast<std::uint64_t>(lane));
     VW b0 = hn::Add(a0, hn::Set(w, static_cast<std::uint64_t>(kWideLanes)));
-    VW a1 = high, b1 = high, a2 = model, b2 = model, a3 = hn::Zero(w), b3 = hn::Zero(w);
+    VW a1 = high, b1 = high, a2 = model, b2 = model, a3 = halves, b3 = halves;
     philox_lanes(a0, a1, a2, a3, key);
     philox_lanes(b0, b1, b2, b3, key);
     store_words(a0, b0, words + lane);
@@ -77,74 +85,101 @@ HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, s
 
 #endif
 
-// body(words, i, m): m words for elements first + i ...
-template <class Body>
-HWY_INLINE void for_each_group(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, const Body& body) {
-  alignas(64) std::uint32_t words[kRandomGroup];
+inline constexpr std::int64_t kMaskStep = kLanes < 8 ? 8 : kLanes;
+
+// kMaskStep bits to their bytes; compare(i) is the mask of kLanes elements from i on.
+template <class Compare>
+HWY_INLINE void store_bits(std::uint8_t* to, const Compare& compare) {
+  alignas(8) std::uint8_t bytes[8] = {};
+  if constexpr (kLanes >= 8) {
+    hn::StoreMaskBits(U(), compare(0), bytes);
+  } else {
+    for (std::int64_t i = 0; i < 8; i += kLanes) {
+      alignas(8) std::uint8_t part[8] = {};
+      hn::StoreMaskBits(U(), compare(i), part);
+      bytes[0] = static_cast<std::uint8_t>(bytes[0] | part[0] << i);
+    }
+  }
+  std::memcpy(to, bytes, kMaskStep / 8);
+}
+
+HWY_INLINE hn::Mask<F> load_bits(const std::uint8_t* bits, std::int64_t i) {
+  alignas(8) std::uint8_t bytes[8] = {};
+  std::memcpy(bytes, bits + i / 8, (kLanes + 7) / 8);
+  if constexpr (kLanes < 8) bytes[0] = static_cast<std::uint8_t>(bytes[0] >> (i % 8) & ((1U << kLanes) - 1));
+  return hn::LoadMaskBits(F(), bytes);
+}
+
+// Elements whose upper half equals the threshold's: the lower one decides.
+HWY_NOINLINE void decide_by_lower_half(StreamKey key, int model_idx, std::uint64_t group, const std::uint32_t* words,
+                                       std::uint32_t threshold, std::uint8_t* bits) {
+  for (std::int64_t p = 0; p < kRandomGroup; ++p) {
+    const std::uint32_t upper = words[p % 64] >> (p < 64 ? 0 : 16) & 0xffffU;
+    if (upper != threshold >> 16) continue;
+    const auto element = static_cast<std::int64_t>(group) * kRandomGroup + p;
+    if (random_number(key, model_idx, element) < threshold) {
+      bits[p / 8] = static_cast<std::uint8_t>(bits[p / 8] | 1U << (p % 8));
+    }
+  }
+}
+
+void mask(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint64_t threshold,
+          std::uint8_t* bits) {
+  if (threshold >> 32 != 0) {
+    std::memset(bits, 0xff, static_cast<std::size_t>((n + kRandomGroup - 1) / kRandomGroup * kRandomGroup / 8));
+    return;
+  }
+  const U u;
+  const hn::RebindToSigned<F> s;
+  const auto upper = hn::Set(s, static_cast<std::int32_t>(threshold >> 16));
+  alignas(64) std::uint32_t words[64];
+  for (std::int64_t i = 0; i < n; i += kRandomGroup) {
+    const auto group = static_cast<std::uint64_t>((first + i) / kRandomGroup);
+    group_words(key, model_idx, group, 0, words);
+    auto equal = hn::Zero(s);
+    for (std::int64_t half = 0; half < 2; ++half) {
+      for (std::int64_t p = 0; p < 64; p += kMaskStep) {
+        store_bits(bits + (i + 64 * half + p) / 8, [&](std::int64_t j) {
+          const auto word = hn::LoadU(u, words + p + j);
+          const auto number = hn::BitCast(s, half == 0 ? hn::And(word, hn::Set(u, 0xffffU)) : hn::ShiftRight<16>(word));
+          equal = hn::Or(equal, hn::VecFromMask(s, hn::Eq(number, upper)));
+          return hn::RebindMask(u, hn::Lt(number, upper));
+        });
+      }
+    }
+    if ((threshold & 0xffffU) != 0 && !hn::AllTrue(s, hn::Eq(equal, hn::Zero(s)))) {
+      decide_by_lower_half(key, model_idx, group, words, static_cast<std::uint32_t>(threshold), bits + i / 8);
+    }
+  }
+}
+
+void keep_masked(const std::uint8_t* bits, std::int64_t n, float factor, float* delta) {
+  const auto factors = hn::Set(F(), factor);
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const auto kept = hn::Mul(factors, hn::LoadU(F(), delta + i));
+    hn::StoreU(hn::IfThenElseZero(load_bits(bits, i), kept), F(), delta + i);
+  }
+}
+
+void numbers(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint32_t* numbers) {
+  alignas(64) std::uint32_t upper[64], lower[64];
   for (std::int64_t i = 0; i < n;) {
     const std::int64_t place = (first + i) % kRandomGroup;
     const std::int64_t m = std::min(kRandomGroup - place, n - i);
-    group_words(key, model_idx, static_cast<std::uint64_t>((first + i) / kRandomGroup), words);
-    body(words + place, i, m);
+    const auto group = static_cast<std::uint64_t>((first + i) / kRandomGroup);
+    group_words(key, model_idx, group, 0, upper);
+    group_words(key, model_idx, group, 1, lower);
+    for (std::int64_t p = place; p < place + m; ++p) {
+      const int shift = p < 64 ? 0 : 16;
+      numbers[i + p - place] = (upper[p % 64] >> shift & 0xffffU) << 16 | (lower[p % 64] >> shift & 0xffffU);
+    }
     i += m;
   }
 }
 
-void words(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint32_t* to) {
-  for_each_group(key, model_idx, first, n,
-                 [&](const std::uint32_t* words, std::int64_t i, std::int64_t m) { std::copy_n(words, m, to + i); });
-}
+}  // namespace
 
-// x < y for unsigned words: flipping the sign bit makes them compare as signed.
-HWY_INLINE hn::Mask<F> below(VU x, VU y) {
-  const hn::RebindToSigned<F> s;
-  const auto flip = hn::Set(U(), 0x80000000U);
-  return hn::RebindMask(F(), hn::Lt(hn::BitCast(s, hn::Xor(x, flip)), hn::BitCast(s, hn::Xor(y, flip))));
-}
-
-template <class Threshold>
-HWY_INLINE void keep_where(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, float factor, float* delta,
-                           const Threshold& threshold) {
-  const auto factors = hn::Set(F(), factor);
-  for_each_group(key, model_idx, first, n, [&](const std::uint32_t* words, std::int64_t i, std::int64_t m) {
-    std::int64_t j = 0;
-    for (; j + kLanes <= m; j += kLanes) {
-      const auto kept = below(hn::LoadU(U(), words + j), threshold.vector(i + j));
-      hn::StoreU(hn::IfThenElseZero(kept, hn::Mul(factors, hn::LoadU(F(), delta + i + j))), F(), delta + i + j);
-    }
-    for (; j < m; ++j) {
-      delta[i + j] = words[j] < threshold.scalar(i + j) ? factor * delta[i + j] : 0;
-    }
-  });
-}
-
-struct OneThreshold {
-  std::uint32_t value;
-  HWY_INLINE VU vector(std::int64_t) const { return hn::Set(U(), value); }
-  std::uint32_t scalar(std::int64_t) const { return value; }
-};
-struct Thresholds {
-  const std::uint32_t* values;
-  HWY_INLINE VU vector(std::int64_t i) const { return hn::LoadU(U(), values + i); }
-  std::uint32_t scalar(std::int64_t i) const { return values[i]; }
-};
-
-void keep(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint64_t threshold, float factor,
-          float* delta) {
-  const bool everything = threshold >> 32 != 0;
-  if (!everything) {
-    keep_where(key, model_idx, first, n, factor, delta, OneThreshold{static_cast<std::uint32_t>(threshold)});
-  } else if (factor != 1) {
-    for (std::int64_t i = 0; i < n; ++i) delta[i] *= factor;
-  }
-}
-
-void keep_each(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, const std::uint32_t* thresholds,
-               float* delta) {
-  keep_where(key, model_idx, first, n, 1, delta, Thresholds{thresholds});
-}
-
-RandomKernels Kernels() { return {words, keep, keep_each}; }
+RandomKernels RandomTable() { return {mask, keep_masked, numbers}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -153,9 +188,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace skein::merge {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(RandomTable);
 
-RandomKernels random_kernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+RandomKernels random_kernels() { return HWY_DYNAMIC_DISPATCH(RandomTable)(); }
 
 }  // namespace skein::merge
 #endif

@@ -8,14 +8,14 @@
 namespace skein::merge {
 
 struct RandomKernels {
-  // words[i] = random_word(key, model_idx, first + i) for i < n
-  void (*words)(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint32_t* words);
-  // delta[i] = factor * delta[i] where that word is below threshold (as mask_threshold gives it), else 0.
-  void (*keep)(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint64_t threshold, float factor,
-               float* delta);
-  // The same with a threshold per element, at most 2^32 - 1, and without a factor.
-  void (*keep_each)(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, const std::uint32_t* thresholds,
-                    float* delta);
+  // Bit i of `bits` (the lowest of a byte first): whether random_number(key, model_idx, first + i) is below
+  // `threshold`. `first` is a multiple of kRandomGroup; bits are written up to the next multiple behind n.
+  void (*mask)(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint64_t threshold,
+               std::uint8_t* bits);
+  // delta[i] = factor * delta[i] where the bit is set, else 0.
+  void (*keep_masked)(const std::uint8_t* bits, std::int64_t n, float factor, float* delta);
+  // numbers[i] = random_number(key, model_idx, first + i) for i < n, any `first`.
+  void (*numbers)(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint32_t* numbers);
 };
 
 RandomKernels random_kernels();

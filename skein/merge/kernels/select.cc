@@ -13,6 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace skein::merge {
 namespace HWY_NAMESPACE {
+namespace {
 
 struct KeyOfBf16 {
   HWY_INLINE VU operator()(VF delta) const {
@@ -94,7 +95,25 @@ void keep_between(float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t 
   }
 }
 
-SelectKernels Kernels() { return {keys, count_between, keep_between}; }
+std::int64_t keep_and_count(float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t hi, std::uint32_t from,
+                            std::uint32_t to) {
+  const hn::RebindToSigned<F> s;
+  const auto kept_from = hn::Set(s, shifted(lo)), kept_to = hn::Set(s, shifted(hi));
+  const auto counted_from = hn::Set(s, shifted(from)), counted_to = hn::Set(s, shifted(to));
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const auto value = hn::LoadU(F(), delta + i);
+    auto counted = between(value, counted_from, counted_to);
+    if (i + kLanes > n) counted = hn::And(counted, hn::FirstN(F(), static_cast<std::size_t>(n - i)));
+    count += static_cast<std::int64_t>(hn::CountTrue(F(), counted));
+    hn::StoreU(hn::IfThenElseZero(between(value, kept_from, kept_to), value), F(), delta + i);
+  }
+  return count;
+}
+
+}  // namespace
+
+SelectKernels SelectTable() { return {keys, count_between, keep_between, keep_and_count}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -103,9 +122,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace skein::merge {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(SelectTable);
 
-SelectKernels select_kernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+SelectKernels select_kernels() { return HWY_DYNAMIC_DISPATCH(SelectTable)(); }
 
 std::uint32_t magnitude_key(DType type, std::uint32_t bits) {
   switch (type) {
@@ -131,17 +150,18 @@ std::uint32_t first_bits_of_key(DType type, std::uint32_t key) {
   return found;
 }
 
-void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* even, std::uint32_t* odd) {
+void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* counters) {
+  static_assert(kCounterCopies == 4);
   std::int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
     std::uint64_t four;
     std::memcpy(&four, keys + i, sizeof four);
-    ++even[four & 0xffffU];
-    ++odd[(four >> 16) & 0xffffU];
-    ++even[(four >> 32) & 0xffffU];
-    ++odd[four >> 48];
+    ++counters[(four & 0xffffU) * 4];
+    ++counters[((four >> 16) & 0xffffU) * 4 + 1];
+    ++counters[((four >> 32) & 0xffffU) * 4 + 2];
+    ++counters[(four >> 48) * 4 + 3];
   }
-  for (; i < n; ++i) ++even[keys[i]];
+  for (; i < n; ++i) ++counters[std::int64_t{keys[i]} * 4];
 }
 
 }  // namespace skein::merge

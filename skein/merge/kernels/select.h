@@ -29,11 +29,15 @@ struct SelectKernels {
   std::int64_t (*count_between)(const float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t hi);
   // Zeroes all others.
   void (*keep_between)(float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t hi);
+  // Both at once: keeps [lo, hi), counts [from, to), a part of it.
+  std::int64_t (*keep_and_count)(float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t hi, std::uint32_t from,
+                                 std::uint32_t to);
 };
 
 SelectKernels select_kernels();
 
-// ++even[key] or ++odd[key], turn by turn: equal neighbours would otherwise wait for each other's store.
-void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* even, std::uint32_t* odd);
+inline constexpr int kCounterCopies = 4;
+// ++counters[kCounterCopies * key + c], c in turn: equal keys in a row would otherwise wait for each other's store.
+void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* counters);
 
 }  // namespace skein::merge

@@ -10,6 +10,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace skein::merge {
 namespace HWY_NAMESPACE {
+namespace {
 
 using D = hn::CappedTag<double, 8>;
 using Narrow = hn::Rebind<float, D>;
@@ -34,7 +35,16 @@ HWY_INLINE double sum_of(std::int64_t n, const Term& term) {
 }
 
 double absolute(const float* tile, std::int64_t n) {
-  return sum_of(n, [&](std::int64_t i) { return hn::PromoteTo(D(), hn::Abs(hn::LoadU(Narrow(), tile + i))); });
+  const Narrow f;
+  const std::int64_t whole = n / 64 * 64;
+  const auto at = [&](std::int64_t i) { return hn::Abs(hn::LoadU(f, tile + i)); };
+  return sum_of(whole / 4,
+                [&](std::int64_t i) {
+                  const std::int64_t from = i / 16 * 64 + i % 16;
+                  return hn::PromoteTo(
+                      D(), hn::Add(hn::Add(at(from), at(from + 16)), hn::Add(at(from + 32), at(from + 48))));
+                }) +
+         sum_of(n - whole, [&](std::int64_t i) { return hn::PromoteTo(D(), at(whole + i)); });
 }
 
 double dot(const float* a, const float* b, std::int64_t n) {
@@ -43,7 +53,9 @@ double dot(const float* a, const float* b, std::int64_t n) {
   });
 }
 
-SumKernels Kernels() { return {absolute, dot}; }
+}  // namespace
+
+SumKernels SumTable() { return {absolute, dot}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -52,9 +64,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace skein::merge {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(SumTable);
 
-SumKernels sum_kernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+SumKernels sum_kernels() { return HWY_DYNAMIC_DISPATCH(SumTable)(); }
 
 }  // namespace skein::merge
 #endif

@@ -11,6 +11,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace skein::merge {
 namespace HWY_NAMESPACE {
+namespace {
 
 void load(const Piece& piece, std::int64_t offset, std::int64_t n, float* tile) {
   const std::int64_t end = padded(n);
@@ -80,7 +81,9 @@ void store(const float* tile, std::int64_t n, const Output& output, std::int64_t
   }
 }
 
-TileKernels Kernels() { return {load, load_delta, add_scaled, add_scaled_delta, scale, divide, add, store}; }
+}  // namespace
+
+TileKernels TileTable() { return {load, load_delta, add_scaled, add_scaled_delta, scale, divide, add, store}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -89,9 +92,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace skein::merge {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(TileTable);
 
-TileKernels tile_kernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+TileKernels tile_kernels() { return HWY_DYNAMIC_DISPATCH(TileTable)(); }
 
 }  // namespace skein::merge
 #endif

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 
+#include "skein/base/check.h"
+
 namespace skein::merge {
 
 CountTable::CountTable(int num_workers, int num_rows, std::int64_t num_buckets, int copies)
     : num_workers_(num_workers), num_rows_(num_rows), num_buckets_(num_buckets), copies_(copies) {
-  counts_.resize(place(num_workers, 0, 0));
+  counts_.reset(static_cast<std::uint32_t*>(std::calloc(place(num_workers, 0), sizeof(std::uint32_t))));
+  SKEIN_CHECK(counts_ != nullptr);
   totals_.resize(static_cast<std::size_t>(num_rows * num_buckets));
   worker_ranges_.assign(static_cast<std::size_t>(num_workers * num_rows), {num_buckets, -1});
   rows_.assign(static_cast<std::size_t>(num_rows), {num_buckets, -1});
@@ -29,15 +32,15 @@ void CountTable::fold_row(int worker, int row) {
   if (touched.counted == 0) return;
   Range& all = rows_[static_cast<std::size_t>(row)];
   std::uint64_t* totals = totals_.data() + row * num_buckets_;
-  for (int copy = 0; copy < copies_; ++copy) {
-    std::uint32_t* counts = this->counts(worker, row, copy);
-    const auto take = [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t b = begin; b < end; ++b) totals[b] += counts[b];
-      if (begin < end) std::fill(counts + begin, counts + end, 0U);
-    };
-    take(0, 1);
-    take(std::max<std::int64_t>(1, touched.lowest), touched.highest + 1);
-  }
+  std::uint32_t* counts = this->counts(worker, row);
+  const auto take = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      for (int copy = 0; copy < copies_; ++copy) totals[b] += counts[b * copies_ + copy];
+    }
+    if (begin < end) std::fill(counts + begin * copies_, counts + end * copies_, 0U);
+  };
+  take(0, 1);
+  take(std::max<std::int64_t>(1, touched.lowest), touched.highest + 1);
   all.lowest = std::min(all.lowest, touched.lowest);
   all.highest = std::max({all.highest, touched.highest, std::int64_t{0}});
   touched = {num_buckets_, -1};

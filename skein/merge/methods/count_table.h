@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -14,10 +15,10 @@ namespace skein::merge {
 
 class CountTable {
  public:
-  // `copies` rows of 32-bit counters per worker and row, for loops that alternate between them.
+  // `copies` neighbouring 32-bit counters per bucket, for loops that take them in turn.
   CountTable(int num_workers, int num_rows, std::int64_t num_buckets, int copies);
 
-  std::uint32_t* counts(int worker, int row, int copy) { return counts_.data() + place(worker, row, copy); }
+  std::uint32_t* counts(int worker, int row) { return counts_.get() + place(worker, row); }
   // That `counted` increments of the row's buckets in [lowest, highest], or of bucket 0, are about to be made by the
   // worker. Thread-safe for different workers.
   void announce(int worker, int row, std::uint32_t lowest, std::uint32_t highest, std::int64_t counted);
@@ -41,12 +42,15 @@ class CountTable {
   }
 
  private:
+  struct Free {
+    void operator()(std::uint32_t* memory) const { std::free(memory); }
+  };
   struct Range {
     std::int64_t lowest, highest;
     std::int64_t counted = 0;  // since the last fold
   };
-  std::size_t place(int worker, int row, int copy) const {
-    return static_cast<std::size_t>(((worker * num_rows_ + row) * std::int64_t{copies_} + copy) * num_buckets_);
+  std::size_t place(int worker, int row) const {
+    return static_cast<std::size_t>((worker * num_rows_ + row) * num_buckets_ * copies_);
   }
   Range& range(int worker, int row) { return worker_ranges_[static_cast<std::size_t>(worker * num_rows_ + row)]; }
   void fold_row(int worker, int row);
@@ -54,7 +58,8 @@ class CountTable {
   int num_workers_, num_rows_;
   std::int64_t num_buckets_;
   int copies_;
-  std::vector<std::uint32_t> counts_;
+  // From calloc: buckets nobody counts in cost no memory.
+  std::unique_ptr<std::uint32_t[], Free> counts_;
   std::vector<std::uint64_t> totals_;
   std::vector<Range> worker_ranges_;
   std::vector<Range> rows_;

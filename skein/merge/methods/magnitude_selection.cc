@@ -44,7 +44,7 @@ MagnitudeSelection::MagnitudeSelection(DType type, std::int64_t num_elements, st
   if (!needed) return;
   passes_ = {Pass::kCoarse, Pass::kTies};
   if (!is_half(type)) passes_.insert(passes_.begin() + 1, Pass::kFine);
-  coarse_ = pool.lend(static_cast<int>(windows.size()), kKeys, 2);
+  coarse_ = pool.lend(static_cast<int>(windows.size()), kKeys, kCounterCopies);
 }
 
 void MagnitudeSelection::count(int pass, int model_idx, std::int64_t block_idx, const float* delta, std::int64_t n,
@@ -55,14 +55,14 @@ void MagnitudeSelection::count(int pass, int model_idx, std::int64_t block_idx, 
       alignas(64) std::uint16_t keys[kTile];
       const KeyRange range = kernels_.keys(delta, n, type_, keys);
       coarse_->announce(worker, model_idx, range.lowest, range.highest, n);
-      count_keys(keys, n, coarse_->counts(worker, model_idx, 0), coarse_->counts(worker, model_idx, 1));
+      count_keys(keys, n, coarse_->counts(worker, model_idx));
       break;
     }
     case Pass::kFine:
       for (const int cut : {kUpper, kLower}) {
         if (cut == kUpper && cuts.window.skip == 0) continue;
         const int row = 2 * model_idx + cut;
-        std::uint32_t* counts = fine_->counts(worker, row, 0);
+        std::uint32_t* counts = fine_->counts(worker, row);
         fine_->announce(worker, row, 0, kFineBuckets - 1, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::uint32_t bits = std::bit_cast<std::uint32_t>(delta[i]) & 0x7fffffffU;
@@ -223,38 +223,46 @@ void MagnitudeSelection::keep(int model_idx, Cursor& cursor, float* delta, std::
     if (cuts.hi == 0) std::fill_n(delta, n, 0.0F);
     return;
   }
+  const Run& upper = cuts.runs[kUpper];
+  if (upper.partial()) return keep_two_runs(cuts, cursor, delta, n);
+  const Run& run = cuts.runs[kLower];
+  const std::int64_t first = cursor.seen[kLower], end = run.skip + run.take;
+  if (!run.partial() || first >= end) return kernels_.keep_between(delta, n, cuts.lo, cuts.hi);
+  // The run borders on what is kept anyway, or is all that is kept. Kept for now; what is too much goes afterwards.
+  const std::int64_t ties =
+      kernels_.keep_and_count(delta, n, std::min(cuts.lo, run.lo), std::max(cuts.hi, run.hi), run.lo, run.hi);
+  cursor.seen[kLower] += ties;
+  if (first < run.skip || first + ties > end) drop_ties(run, first, delta, n);
+}
+
+void MagnitudeSelection::keep_two_runs(const Cuts& cuts, Cursor& cursor, float* delta, std::int64_t n) const {
   std::uint32_t lo = cuts.lo, hi = cuts.hi;
-  std::int64_t first[2] = {0, 0};
-  bool mixed[2] = {false, false};
+  std::int64_t first[2] = {cursor.seen[kUpper], cursor.seen[kLower]};
   for (const int cut : {kUpper, kLower}) {
     const Run& run = cuts.runs[cut];
-    const std::int64_t end = run.skip + run.take;
-    if (!run.partial() || cursor.seen[cut] >= end) continue;
-    first[cut] = cursor.seen[cut];
-    const std::int64_t ties = kernels_.count_between(delta, n, run.lo, run.hi);
-    cursor.seen[cut] += ties;
-    if (ties == 0 || cursor.seen[cut] <= run.skip) continue;
-    mixed[cut] = first[cut] < run.skip || cursor.seen[cut] > end;
-    // The run borders on what is kept anyway, or is all that is kept.
+    if (!run.partial() || first[cut] >= run.skip + run.take) continue;
+    cursor.seen[cut] += kernels_.count_between(delta, n, run.lo, run.hi);
     lo = std::min(lo, run.lo);
     hi = std::max(hi, run.hi);
   }
   kernels_.keep_between(delta, n, lo, hi);
   for (const int cut : {kUpper, kLower}) {
-    if (!mixed[cut]) continue;
     const Run& run = cuts.runs[cut];
-    std::int64_t tie = first[cut];
-    for (std::int64_t i = 0; i < n; ++i) {
-      const std::uint32_t bits = std::bit_cast<std::uint32_t>(delta[i]) & 0x7fffffffU;
-      if (bits < run.lo || bits >= run.hi) continue;
-      if (tie < run.skip || tie >= run.skip + run.take) delta[i] = 0;
-      ++tie;
-    }
+    if (first[cut] < run.skip || cursor.seen[cut] > run.skip + run.take) drop_ties(run, first[cut], delta, n);
+  }
+}
+
+void MagnitudeSelection::drop_ties(const Run& run, std::int64_t first, float* delta, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(delta[i]) & 0x7fffffffU;
+    if (bits < run.lo || bits >= run.hi) continue;
+    if (first < run.skip || first >= run.skip + run.take) delta[i] = 0;
+    ++first;
   }
 }
 
 std::int64_t MagnitudeSelection::working_bytes(DType type, int num_models, std::int64_t num_blocks, int num_workers) {
-  const std::int64_t coarse = CountTable::bytes(num_workers, num_models, kKeys, 2);
+  const std::int64_t coarse = CountTable::bytes(num_workers, num_models, kKeys, kCounterCopies);
   const std::int64_t fine = is_half(type) ? 0 : CountTable::bytes(num_workers, 2 * num_models, kFineBuckets, 1);
   return coarse + fine + 2 * num_models * num_blocks * 8;
 }

@@ -73,6 +73,9 @@ class MagnitudeSelection {
   void find_fine(int model_idx);
   void set_cut(Cuts& cuts, const std::uint32_t lo[2], const std::uint32_t hi[2], const std::int64_t count[2]);
   void plan_ties();
+  void keep_two_runs(const Cuts& cuts, Cursor& cursor, float* delta, std::int64_t n) const;
+  // Zeroes those of the run's elements, the first of which is number `first`, that are not taken.
+  static void drop_ties(const Run& run, std::int64_t first, float* delta, std::int64_t n);
 
   DType type_;
   std::int64_t num_blocks_;

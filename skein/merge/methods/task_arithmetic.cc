@@ -57,6 +57,13 @@ TaskTensor::TaskTensor(const TensorJob& job, TaskMethod method, TaskRule rule, i
   }
   needs_norms_ = sparse && rule_.rescale == Rescale::kL1;
   if (needs_norms_) norms_.assign(2 * num_models * static_cast<std::size_t>(num_blocks_), 0);
+  if (needs_norms_ && method.sparsifier == Sparsifier::kRandom) {
+    const std::int64_t bytes = job.num_models * num_blocks_ * (kBlockElements / 8);
+    if (bytes <= kMaskBytes) {
+      masks_.resize(static_cast<std::size_t>(bytes));
+      mask_ready_.assign(static_cast<std::size_t>(num_blocks_), 0);
+    }
+  }
   needs_majority_ = rule_.majority_decides && shared.zero_sign == nullptr;
   if (needs_majority_) balance_.assign(static_cast<std::size_t>(num_blocks_), 0);
   if (shared.zero_sign != nullptr) rule_.combine.zero_sign = *shared.zero_sign;
@@ -82,12 +89,23 @@ void TaskTensor::start(const Block& block, Cursors& cursors) const {
   }
 }
 
+const std::uint8_t* TaskTensor::mask_bits(const Block& block, std::int64_t offset, std::int64_t n, int model_idx,
+                                          std::uint8_t* room) const {
+  const std::uint64_t threshold = thresholds_[static_cast<std::size_t>(model_idx)];
+  if (!masks_.empty() && mask_ready_[static_cast<std::size_t>(block.index)] != 0) {
+    return masks_.data() + (model_idx * num_blocks_ * kBlockElements + block.first + offset) / 8;
+  }
+  random_kernels_.mask(key_, model_idx, block.first + offset, n, threshold, room);
+  return room;
+}
+
 void TaskTensor::sparse_delta(const Block& block, std::int64_t offset, std::int64_t n, int model_idx, const float* base,
                               float factor, Cursors& cursors, float* delta) const {
   const auto m = static_cast<std::size_t>(model_idx);
   tile_kernels_.load_delta(block.models[m], offset, n, base, delta);
   if (method_.sparsifier == Sparsifier::kRandom) {
-    random_kernels_.keep(key_, model_idx, block.first + offset, n, thresholds_[m], factor, delta);
+    std::uint8_t room[kTile / 8];
+    random_kernels_.keep_masked(mask_bits(block, offset, n, model_idx, room), n, factor, delta);
     return;
   }
   if (selection() != nullptr) selection()->keep(model_idx, cursors.of_model[m], delta, n);
@@ -119,6 +137,13 @@ void TaskTensor::reduce(int pass, const Block& block, int worker) {
 }
 
 void TaskTensor::count_norms(const Block& block, int worker) {
+  if (!masks_.empty()) {
+    for (int m = 0; m < job_.num_models; ++m) {
+      random_kernels_.mask(key_, m, block.first, block.count, thresholds_[static_cast<std::size_t>(m)],
+                           masks_.data() + (m * num_blocks_ * kBlockElements + block.first) / 8);
+    }
+    mask_ready_[static_cast<std::size_t>(block.index)] = 1;
+  }
   float* base = tiles_.tile(worker, kBaseTile);
   float* delta = tiles_.tile(worker, kDeltaTiles);
   Cursors cursors;
@@ -130,7 +155,8 @@ void TaskTensor::count_norms(const Block& block, int worker) {
       tile_kernels_.load_delta(block.models[static_cast<std::size_t>(m)], offset, n, base, delta);
       norms[0] += sum_kernels_.absolute(delta, n);
       if (method_.sparsifier == Sparsifier::kRandom) {
-        random_kernels_.keep(key_, m, block.first + offset, n, thresholds_[static_cast<std::size_t>(m)], 1, delta);
+        std::uint8_t room[kTile / 8];
+        random_kernels_.keep_masked(mask_bits(block, offset, n, m, room), n, 1, delta);
       } else {
         selection()->keep(m, cursors.of_model[static_cast<std::size_t>(m)], delta, n);
       }
@@ -194,7 +220,24 @@ Status TaskTensor::finish(int pass) {
   return {};
 }
 
+void TaskTensor::apply_dense(const Block& block, const Output& output, int worker) {
+  float* base = tiles_.tile(worker, kBaseTile);
+  float* sum = tiles_.tile(worker, kOutTile);
+  for_each_tile(block, [&](std::int64_t offset, std::int64_t n) {
+    load_base(block, offset, n, base);
+    std::fill_n(sum, padded(n), 0.0F);
+    for (std::size_t m = 0; m < rule_.weights.size(); ++m) {
+      tile_kernels_.add_scaled_delta(block.models[m], offset, n, base, rule_.weights[m], sum);
+    }
+    if (rule_.combine.constant_divisor != 1) tile_kernels_.divide(sum, n, rule_.combine.constant_divisor);
+    if (rule_.combine.lambda != 1) tile_kernels_.scale(sum, n, rule_.combine.lambda);
+    tile_kernels_.add(sum, n, base);
+    tile_kernels_.store(sum, n, output, offset);
+  });
+}
+
 void TaskTensor::apply(const Block& block, const Output& output, int worker) {
+  if (method_.sparsifier == Sparsifier::kNone && !method_.elects) return apply_dense(block, output, worker);
   float* base = tiles_.tile(worker, kBaseTile);
   float* out = tiles_.tile(worker, kOutTile);
   std::vector<const float*> deltas;

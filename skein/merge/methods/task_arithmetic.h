@@ -44,6 +44,8 @@ class TaskTensor final : public TensorMerge {
 
   // The tiles a worker needs.
   static int tiles_needed(int num_models) { return num_models + 2; }
+  // Bytes of random masks that are remembered between passes, at most.
+  static constexpr std::int64_t kMaskBytes = std::int64_t{16} << 20;
   // How many more of the elements of a block elect + than -, after sparsification.
   std::int64_t majority(const Block& block, int worker);
   // How the ranks of one model's deltas are cut.
@@ -59,11 +61,15 @@ class TaskTensor final : public TensorMerge {
   const MagnitudeSelection* selection() const { return shared_.selection ? shared_.selection : own_.get(); }
   std::int64_t block_of_selection(const Block& block) const { return block.index + shared_.first_block; }
   void start(const Block& block, Cursors& cursors) const;
-  // The sparse delta of one tile, rescaled with factors_.
+  // The random mask of a tile: kept from the pass before, or made anew into `room`.
+  const std::uint8_t* mask_bits(const Block& block, std::int64_t offset, std::int64_t n, int model_idx,
+                                std::uint8_t* room) const;
+  // The sparse delta of one tile, times factor.
   void sparse_delta(const Block& block, std::int64_t offset, std::int64_t n, int model_idx, const float* base,
                     float factor, Cursors& cursors, float* delta) const;
   void load_base(const Block& block, std::int64_t offset, std::int64_t n, float* tile) const;
   void count_norms(const Block& block, int worker);
+  void apply_dense(const Block& block, const Output& output, int worker);
 
   const TensorJob& job_;
   TaskMethod method_;
@@ -77,6 +83,9 @@ class TaskTensor final : public TensorMerge {
   std::vector<float> factors_;             // per model
   std::vector<double> norms_;              // [model][block][before, after]
   std::vector<std::uint64_t> balance_;     // per block, two's complement
+  // Random masks, so that the last pass need not draw them again; empty for a tensor too large for it.
+  std::vector<std::uint8_t> masks_;       // [model][element], one bit each
+  std::vector<std::uint8_t> mask_ready_;  // per block
   StreamKey key_;
   TileKernels tile_kernels_ = tile_kernels();
   RandomKernels random_kernels_ = random_kernels();

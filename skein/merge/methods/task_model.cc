@@ -71,6 +71,7 @@ class TaskModel final : public ModelMerge {
       const std::int64_t scope = selection_ ? num_blocks_ : blocks;
       bytes += MagnitudeSelection::working_bytes(job.working_dtype, job.num_models, scope, num_workers_);
     }
+    if (method_.sparsifier == Sparsifier::kRandom) bytes += TaskTensor::kMaskBytes;
     return bytes;
   }
 
