@@ -13,6 +13,18 @@
 
 namespace skein::merge {
 
+// Every file of a Hugging Face tokenizer, chat templates included.
+inline constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
+                                                  "tokenizer_config.json",
+                                                  "special_tokens_map.json",
+                                                  "tokenizer.model",
+                                                  "spiece.model",
+                                                  "added_tokens.json",
+                                                  "vocab.json",
+                                                  "merges.txt",
+                                                  "chat_template.jinja",
+                                                  "chat_template.json"};
+
 struct ModelVocabulary {
   std::string model;                // as the recipe names it, for messages
   std::string folder;               // with the tokenizer's files

@@ -10,16 +10,6 @@
 namespace skein::merge {
 namespace {
 
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
-                                           "tokenizer_config.json",
-                                           "special_tokens_map.json",
-                                           "tokenizer.model",
-                                           "spiece.model",
-                                           "added_tokens.json",
-                                           "vocab.json",
-                                           "merges.txt",
-                                           "chat_template.jinja",
-                                           "chat_template.json"};
 // Those that say nothing of single tokens' ids beside the special ones: what a changed vocabulary keeps.
 constexpr const char* kFilesBesideVocabulary[] = {"tokenizer_config.json", "special_tokens_map.json",
                                                   "chat_template.jinja", "chat_template.json"};
