@@ -1,4 +1,5 @@
 // The processes that mpirun or srun started, through MPI. The only file that includes mpi.h.
+#define OMPI_SKIP_MPICXX 1  // the C interface alone: the C++ one is gone from MPI since 3.0
 #include <mpi.h>
 
 #include <algorithm>

@@ -352,9 +352,8 @@ class Planner {
       digest.update(concat("type ", dtype_name(job.working_dtype)));
       digest.update(describe(*job.parameters, job.num_models));
     }
-    for (const auto& input : plan_.input_files()) {
-      digest.update(concat(input.path, " ", input.facts.size_bytes, " ", input.facts.modified_ns, " ",
-                           input.facts.inode, " ", input.header_digest));
+    for (const auto& source : plan_.sources) {
+      for (const auto& file : source->files) digest.update(concat(file.facts.size_bytes, " ", file.header_digest));
     }
     return digest.hex();
   }

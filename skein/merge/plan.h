@@ -75,7 +75,7 @@ struct Plan {
   std::map<std::string, std::int64_t> stacks;  // layers of the output
   std::vector<DroppedTensor> dropped;          // inputs that no output is made of
   std::vector<std::string> warnings;
-  std::string digest;  // of all that decides the output's bytes, the inputs' facts included
+  std::string digest;  // of all that decides the output's bytes, but the inputs' contents: their headers only
 
   std::vector<InputFile> input_files() const;
   std::uint64_t weight_bytes() const;  // of all tensors
