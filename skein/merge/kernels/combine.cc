@@ -77,6 +77,7 @@ void combine_elected(Deltas deltas, std::span<const float> weights, std::int64_t
       divisor = hn::Add(divisor, hn::IfThenElseZero(kept, by_weights ? weight : one));
     }
     if (rule.divide != CombineRule::Divide::kNo) {
+      if (rule.least_divisor > 0) divisor = hn::Max(divisor, hn::Set(f, rule.least_divisor));
       mixed = hn::Div(mixed, hn::IfThenElse(hn::Eq(divisor, zero), one, divisor));
     }
     finish(mixed, i, rule, base, out);

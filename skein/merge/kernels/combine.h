@@ -24,6 +24,7 @@ struct CombineRule {
   ZeroSign zero_sign = ZeroSign::kPlus;
   Divide divide = Divide::kNo;  // with an election only; without one the divisor is a constant, see `constant_divisor`
   float constant_divisor = 1;
+  float least_divisor = 0;  // a smaller one is raised to it
   float lambda = 1;
 };
 

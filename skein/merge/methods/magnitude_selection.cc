@@ -159,6 +159,7 @@ void MagnitudeSelection::find_fine(int model_idx) {
     cuts.above[cut] += above;
     lo[cut] = cuts.bucket[cut] << 16 | bucket;
     hi[cut] = lo[cut] + 1;
+    cuts.at_cut[cut] = lo[cut];
     count[cut] = static_cast<std::int64_t>(totals[bucket]);
   }
   set_cut(cuts, lo, hi, count);

@@ -49,6 +49,11 @@ class MagnitudeSelection {
   // Zeroes what is not kept.
   void keep(int model_idx, Cursor& cursor, float* delta, std::int64_t n) const;
 
+  // The magnitude's bits at a cut (0: of the largest kept, 1: of the smallest kept), f32 selections only.
+  std::uint32_t cut_bits(int model_idx, int cut) const {
+    return cuts_[static_cast<std::size_t>(model_idx)].at_cut[cut];
+  }
+
   static std::int64_t working_bytes(DType type, int num_models, std::int64_t num_blocks, int num_workers);
 
  private:
@@ -64,9 +69,10 @@ class MagnitudeSelection {
     bool trivial = false;  // all or nothing
     RankWindow window;
     std::uint32_t bucket[2] = {0, 0};  // coarse keys of the upper and the lower cut
-    std::int64_t above[2] = {0, 0};    // elements above the bucket, then above the run
-    std::uint32_t lo = 0, hi = 0;      // bits in [lo, hi) are kept
-    Run runs[2];                       // upper, lower
+    std::uint32_t at_cut[2] = {0, 0};
+    std::int64_t above[2] = {0, 0};  // elements above the bucket, then above the run
+    std::uint32_t lo = 0, hi = 0;    // bits in [lo, hi) are kept
+    Run runs[2];                     // upper, lower
   };
 
   void find_buckets(int model_idx);

@@ -8,7 +8,16 @@
 namespace skein::merge {
 
 std::vector<MethodInfo> linear_methods();           // linear, passthrough
-std::vector<MethodInfo> task_arithmetic_methods();  // task_arithmetic, ties, dare_*, breadcrumbs*, della*
+std::vector<MethodInfo> task_arithmetic_methods();  // task_arithmetic, ties, dare_*, breadcrumbs*
+std::vector<MethodInfo> della_methods();            // della, della_linear
+std::vector<MethodInfo> spherical_methods();        // slerp, nuslerp, multislerp, karcher
+std::vector<MethodInfo> model_stock_methods();
+std::vector<MethodInfo> sce_methods();
+std::vector<MethodInfo> elementwise_methods();  // nearswap, ram, ramplus_tl
+std::vector<MethodInfo> arcee_fusion_methods();
+
+// The parameters of methods on task vectors, with the defaults of `normalize` and `rescale`.
+std::vector<ParameterSpec> task_parameters(bool normalize, bool sparse, bool rescale, bool elects);
 
 // Short forms for the tables.
 inline ParameterSpec per_model_number(std::string name, std::optional<double> fallback, std::string meaning) {

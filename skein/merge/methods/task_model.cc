@@ -140,7 +140,18 @@ Result<std::unique_ptr<ModelMerge>> make(const MethodInfo& info, std::span<const
   return std::unique_ptr<ModelMerge>(std::move(model));
 }
 
-std::vector<ParameterSpec> shared_parameters(bool normalize, bool sparse, bool rescale, bool elects) {
+MethodInfo task_method(std::string name, std::string title, std::string paper, std::vector<ParameterSpec> parameters,
+                       decltype(MethodInfo::make) make) {
+  return {.name = std::move(name),
+          .title = std::move(title),
+          .reference = std::move(paper),
+          .parameters = std::move(parameters),
+          .make = make};
+}
+
+}  // namespace
+
+std::vector<ParameterSpec> task_parameters(bool normalize, bool sparse, bool rescale, bool elects) {
   std::vector<ParameterSpec> specs = {
       per_model_number("weight", std::nullopt, "factor of this model's delta"),
       number("lambda", 1.0, "factor of the merged delta"),
@@ -162,24 +173,13 @@ std::vector<ParameterSpec> shared_parameters(bool normalize, bool sparse, bool r
   return specs;
 }
 
-MethodInfo task_method(std::string name, std::string title, std::string paper, std::vector<ParameterSpec> parameters,
-                       decltype(MethodInfo::make) make) {
-  return {.name = std::move(name),
-          .title = std::move(title),
-          .reference = std::move(paper),
-          .parameters = std::move(parameters),
-          .make = make};
-}
-
-}  // namespace
-
 std::vector<MethodInfo> task_arithmetic_methods() {
   using enum Sparsifier;
   std::vector<MethodInfo> methods;
   methods.push_back(task_method("task_arithmetic", "Task arithmetic", "https://arxiv.org/abs/2212.04089",
-                                shared_parameters(false, false, false, false), make<kNone, false>));
+                                task_parameters(false, false, false, false), make<kNone, false>));
 
-  std::vector<ParameterSpec> ties = shared_parameters(true, true, false, true);
+  std::vector<ParameterSpec> ties = task_parameters(true, true, false, true);
   ties.push_back(choice("trim", {"convention", "tensor", "global"},
                         "whether the largest deltas are found per tensor or over the whole model"));
   ties.push_back(choice("ties_at_cut", {"convention", "lowest_index", "keep", "drop"},
@@ -188,7 +188,7 @@ std::vector<MethodInfo> task_arithmetic_methods() {
       task_method("ties", "TIES", "https://arxiv.org/abs/2306.01708", std::move(ties), make<kMagnitude, true>));
 
   for (const bool elects : {false, true}) {
-    std::vector<ParameterSpec> dare = shared_parameters(false, true, true, elects);
+    std::vector<ParameterSpec> dare = task_parameters(false, true, true, elects);
     dare.push_back(choice("rescale_norm", {"l1", "expectation"},
                           "rescale to the L1 norm of the full delta, or by exactly 1 / density"));
     methods.push_back(task_method(elects ? "dare_ties" : "dare_linear", elects ? "DARE TIES" : "Linear DARE",
@@ -197,7 +197,7 @@ std::vector<MethodInfo> task_arithmetic_methods() {
     methods.back().uses_random_numbers = true;
   }
   for (const bool elects : {false, true}) {
-    std::vector<ParameterSpec> crumbs = shared_parameters(false, true, false, elects);
+    std::vector<ParameterSpec> crumbs = task_parameters(false, true, false, elects);
     crumbs.push_back(per_model_number("gamma", 0.01, "share of the deltas, the largest ones, that is dropped"));
     methods.push_back(task_method(elects ? "breadcrumbs_ties" : "breadcrumbs",
                                   elects ? "Model breadcrumbs with TIES" : "Model breadcrumbs",
