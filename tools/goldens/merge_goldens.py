@@ -121,6 +121,10 @@ RECIPES = {
         ("code", {"density": [1, 0.7, 0.1], "weight": 1.0}), ("math", {"density": 0.5, "weight": [0, 0.3, 0.7, 1]}),
         ("chat", {"density": 0.33, "weight": [{"filter": "mlp", "value": 0.5}, {"value": 0}]})),
         normalize=True, int8_mask=True)},
+    # One model, weight 1, f32 arithmetic on bf16 inputs: what differs from the base is what was kept.
+    "ties_one": {**gta("ties", models(("math", {"weight": 1.0, "density": 0.3})), normalize=False), "dtype": "float32"},
+    "breadcrumbs_one": {**gta("breadcrumbs", models(("chat", {"weight": 1.0, "density": 0.5, "gamma": 0.1}))),
+                        "dtype": "float32"},
     "dare_linear": gta("dare_linear", three(density=0.4)),
     "dare_ties": gta("dare_ties", three(density=0.4)),
     "dare_ties_density_one": gta("dare_ties", three(density=1.0)),
