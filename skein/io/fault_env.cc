@@ -59,6 +59,7 @@ class FaultWritable : public WritableFile {
     const std::lock_guard lock(state_->mutex);
     synced_ = size_;
     state_->unsynced.erase(path_);
+    state_->safe_content.erase(path_);  // a sync is of the file, whichever handle wrote
     return {};
   }
   Status close() override {
@@ -101,6 +102,7 @@ class FaultSized : public SizedFile {
     SKEIN_TRY(file_->sync());
     const std::lock_guard lock(state_->mutex);
     state_->safe_content.erase(path_);
+    state_->unsynced.erase(path_);
     return {};
   }
   Status close() override {

@@ -16,7 +16,7 @@ std::vector<std::string> journal_paths(Env& env, const std::string& folder) {
   const auto names = env.list(folder);
   if (!names.ok()) return paths;
   for (const auto& name : *names) {
-    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) paths.push_back(join_path(folder, name));
+    if (is_journal_name(name)) paths.push_back(join_path(folder, name));
   }
   return paths;
 }
@@ -118,6 +118,10 @@ Result<std::map<std::size_t, TensorRecord>> read_journals(Env& env, const std::s
     }
   }
   return done;
+}
+
+bool is_journal_name(const std::string& file_name) {
+  return file_name.starts_with(kPrefix) && file_name.ends_with(kSuffix);
 }
 
 bool has_journal(Env& env, const std::string& folder) { return !journal_paths(env, folder).empty(); }

@@ -31,6 +31,7 @@ class Journal {
 // All ranks' journals in `folder`: tensor -> record. One of another plan is an error that says what changed: an input,
 // by name, or the recipe and options.
 Result<std::map<std::size_t, TensorRecord>> read_journals(Env& env, const std::string& folder, const Plan& plan);
+bool is_journal_name(const std::string& file_name);
 bool has_journal(Env& env, const std::string& folder);
 Status remove_journals(Env& env, const std::string& folder);
 

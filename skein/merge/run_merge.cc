@@ -137,10 +137,22 @@ class StageRun {
     }
     SKEIN_ASSIGN(folder_, OutputFolder::begin_kept(env_, out_, request_.overwrite));
     SKEIN_ASSIGN(const Records known, read_journals(env_, work(), plan_));
+    SKEIN_TRY(clear_away());
     for (const auto& file : plan_.files) {
       SKEIN_ASSIGN(const auto opened, env_.open_sized(work_file(file.name), file.size_bytes));
       SKEIN_TRY(opened->write_at(0, std::as_bytes(std::span(file.header))));
       SKEIN_TRY(opened->close());
+    }
+    return {};
+  }
+
+  // What a killed run left half-written beside weights and journals, and what it wrote last: made anew.
+  Status clear_away() {
+    SKEIN_ASSIGN(const auto names, env_.list(work()));
+    for (const auto& name : names) {
+      const auto has_name = [&](const OutputFile& file) { return file.name == name; };
+      if (is_journal_name(name) || std::any_of(plan_.files.begin(), plan_.files.end(), has_name)) continue;
+      SKEIN_TRY(env_.remove_tree(work_file(name)));
     }
     return {};
   }
