@@ -101,8 +101,8 @@ class StageRun {
       return summary_;
     }
     // Between two of these lines nothing is collective, so that no rank waits for one that has failed.
-    SKEIN_TRY(agree(comm_, is_root() ? begin() : Status()));
-    const Status written = write_tensors();
+    const Status begun = agree(comm_, is_root() ? begin() : Status());
+    const Status written = begun.ok() ? write_tensors() : begun;
     if (!written.ok()) {
       give_up();
       return written.error();
@@ -227,8 +227,8 @@ class StageRun {
 
   // A run that failed before it had anything to go on with leaves nothing behind.
   void give_up() {
-    if (!is_root() || folder_ == nullptr || comm_.size() > 1) return;
-    if (num_journaled_ == 0 && records_.empty()) (void)env_.remove_tree(work());
+    if (folder_ == nullptr || comm_.size() > 1 || request_.resume || num_journaled_ > 0) return;
+    (void)env_.remove_tree(work());
   }
 
   // All ranks' records to the root, which writes the rest and gives the folder its name.
