@@ -4,19 +4,11 @@
 
 #include <cmath>
 
-#include "skein/merge/small_svd.h"
-
 namespace skein::merge {
 namespace {
 
 double uniform(std::uint64_t seed, std::int64_t at) {
   return random_number(stream_key(seed, "low_rank_test"), 0, at) / 4294967296.0 - 0.5;
-}
-
-Matrix random_matrix(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
-  Matrix matrix(rows, cols);
-  for (std::size_t at = 0; at < matrix.values.size(); ++at) matrix.values[at] = uniform(seed, at);
-  return matrix;
 }
 
 Factors random_factors(std::int64_t d_out, std::int64_t d_in, std::int64_t rank, std::uint64_t seed) {
@@ -33,35 +25,11 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
 }
 double norm(const std::vector<float>& a) { return distance(a, std::vector<float>(a.size())); }
 
-void expect_orthonormal_columns(const Matrix& matrix) {
-  const Matrix gram = product(transposed(matrix), matrix);
-  for (std::int64_t r = 0; r < gram.rows; ++r) {
-    for (std::int64_t c = 0; c < gram.cols; ++c) EXPECT_NEAR(gram.at(r, c), r == c, 1e-12) << r << " " << c;
-  }
-}
-
-TEST(SmallSvd, TakesMatricesApartAndPutsThemTogether) {
-  for (const auto& [rows, cols] : {std::pair{9, 5}, std::pair{5, 9}, std::pair{7, 7}, std::pair{1, 4}}) {
-    const Matrix matrix = random_matrix(rows, cols, 3);
-    const Svd svd = small_svd(matrix);
-    expect_orthonormal_columns(svd.u);
-    expect_orthonormal_columns(svd.v);
-    EXPECT_TRUE(std::is_sorted(svd.s.rbegin(), svd.s.rend()));
-    Matrix scaled = svd.u;
-    for (std::int64_t r = 0; r < scaled.rows; ++r) {
-      for (std::int64_t c = 0; c < scaled.cols; ++c) scaled.at(r, c) *= svd.s[c];
-    }
-    const Matrix again = product(scaled, transposed(svd.v));
-    for (std::size_t at = 0; at < again.values.size(); ++at) EXPECT_NEAR(again.values[at], matrix.values[at], 1e-13);
-  }
-}
-
-TEST(SmallSvd, KnowsTheValuesOfAMatrixWorkedByHand) {
-  Matrix matrix(2, 2);  // [[3, 0], [4, 5]]: singular values sqrt(45) and sqrt(5)
-  matrix.values = {3, 0, 4, 5};
-  const Svd svd = small_svd(matrix);
-  EXPECT_NEAR(svd.s[0], std::sqrt(45.0), 1e-14);
-  EXPECT_NEAR(svd.s[1], std::sqrt(5.0), 1e-14);
+TEST(LowRank, KnowsTheValuesOfAMatrixWorkedByHand) {
+  // [[3, 0], [4, 5]] has the singular values sqrt(45) and sqrt(5).
+  const Truncated one = truncate_dense({3, 0, 4, 5}, 2, 2, 1, {});
+  EXPECT_NEAR(norm(dense_product(one.factors, 1)), std::sqrt(45.0), 1e-6);
+  EXPECT_NEAR(one.relative_error, std::sqrt(5.0 / 50), 1e-7);
 }
 
 TEST(LowRank, TruncatesFactorsAsTheDenseMatrixAndMeasuresTheLoss) {
