@@ -138,8 +138,8 @@ inline constexpr std::int64_t kBlockElements = 65536;
 enum class Pieces {
   kBlocks,  // kBlockElements each, the last one shorter
   kRows,    // whole rows (along the last axis; a 1-D tensor is one row): as many as fit into kBlockElements, at least
-          // one, so a row longer than that is a block of its own, and memory grows with it
-  kTensor,  // one block; apply() runs alone and spreads its work with parallel_for
+            // one, so a row longer than that is a block of its own, and memory grows with it
+  kTensor,  // one block; reduce() and apply() run alone and spread their work with parallel_for
 };
 
 struct BlockLayout {

@@ -15,6 +15,10 @@ std::vector<MethodInfo> model_stock_methods();
 std::vector<MethodInfo> sce_methods();
 std::vector<MethodInfo> elementwise_methods();  // nearswap, ram, ramplus_tl
 std::vector<MethodInfo> arcee_fusion_methods();
+std::vector<MethodInfo> singular_methods();  // tsv_m, iso_c, iso_cts
+std::vector<MethodInfo> wudi_methods();
+std::vector<MethodInfo> knots_methods();
+std::vector<MethodInfo> task_mask_methods();  // emr, consensus
 
 // The parameters of methods on task vectors, with the defaults of `normalize` and `rescale`.
 std::vector<ParameterSpec> task_parameters(bool normalize, bool sparse, bool rescale, bool elects);
