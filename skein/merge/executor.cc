@@ -54,7 +54,7 @@ class Run {
     for (int i = 0; i < options_.memory.num_workers; ++i) workers.emplace_back([this, i] { work(i); });
     watch();
     for (auto& worker : workers) worker.join();
-    if (status_.ok()) deliver();
+    if (status_.ok()) status_ = deliver();
     return status_;
   }
 
