@@ -85,6 +85,22 @@ void print_summary(const MergeCommandOptions& options, const merge::MergeSummary
                        printable(summary.nonfinite_tensors[0])));
   }
   if (summary.was_complete) log_info(concat(options.out, " is complete already"));
+  if (summary.is_adapter) {
+    if (options.common.json) {
+      print_json({{"output", options.out},
+                  {"method", summary.method},
+                  {"adapters", summary.num_models},
+                  {"tensors", summary.num_tensors},
+                  {"output_bytes", summary.written_bytes},
+                  {"relative_error", summary.relative_error},
+                  {"seconds", seconds}});
+      return;
+    }
+    log_info(concat("merged ", summary.num_models, " adapters (", summary.method, ") into ", options.out, ": ",
+                    summary.num_tensors / 2, " modules",
+                    summary.relative_error > 0 ? concat(", relative error of the cut ", summary.relative_error) : ""));
+    return;
+  }
   if (options.common.json) {
     print_json({{"output", options.out},
                 {"method", summary.method},

@@ -9,12 +9,14 @@
 #include "skein/io/json.h"
 #include "skein/io/output_folder.h"
 #include "skein/io/safetensors.h"
+#include "skein/merge/adapter_merge.h"
 #include "skein/merge/input_alignment.h"
 #include "skein/merge/journal.h"
 #include "skein/merge/manifest.h"
 #include "skein/merge/merge_description.h"
 #include "skein/merge/output_files.h"
 #include "skein/merge/recipe.h"
+#include "skein/merge/run_adapter_merge.h"
 
 namespace skein::merge {
 namespace {
@@ -349,6 +351,13 @@ Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request
     const std::string out = is_result ? request.out : join_path(stages_folder, recipe.name);
     MergeRequest own = request;
     if (!is_result) own.resume = own.resume || plan_digest_of(env, out) != "";
+    const auto adapters = merges_adapters(env, recipe);
+    SKEIN_TRY(agree(comm, adapters.ok() ? Status() : Status(adapters.error())));
+    if (*adapters) {
+      SKEIN_ASSIGN(summary, run_adapter_merge(env, comm, own, recipe, parsed.text, out));
+      if (!is_result) stage_folders[recipe.name] = out;
+      continue;
+    }
     auto planned = plan_stage(env, recipe, own, stage_folders);
     SKEIN_TRY(agree(comm, planned.ok() ? Status() : Status(planned.error())));
     const Plan& plan = *(*planned)->plan;
@@ -373,7 +382,10 @@ Result<DryRun> dry_run(Env& env, const MergeRequest& request) {
                         " has stages, whose results must be there before the last can be planned; "
                         "--dry-run shows recipes of one stage")};
   }
-  SKEIN_ASSIGN(const auto stage, plan_stage(env, parsed.stages[parsed.order.back()], request, {}));
+  const Recipe& recipe = parsed.stages[parsed.order.back()];
+  SKEIN_ASSIGN(const bool adapters, merges_adapters(env, recipe));
+  if (adapters) return Error{concat(recipe.path, " merges adapters alone, which is done at once, without a plan")};
+  SKEIN_ASSIGN(const auto stage, plan_stage(env, recipe, request, {}));
   SKEIN_ASSIGN(const MemoryPlan memory, plan_memory(*stage->plan, request.memory_bytes, request.num_threads));
   if (request.on_warning) {
     for (const auto& warning : stage->plan->warnings) request.on_warning(warning);

@@ -42,6 +42,8 @@ struct MergeSummary {
   std::vector<std::string> nonfinite_tensors;
   std::int64_t planned_peak_bytes = 0;
   bool was_complete = false;  // --resume found the output finished
+  bool is_adapter = false;    // adapters alone were merged, into one
+  double relative_error = 0;  // of an adapter that was cut to a smaller rank
 };
 
 // On rank 0 the summary is of the whole job.
