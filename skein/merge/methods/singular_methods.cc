@@ -86,7 +86,7 @@ class IsoTaskTensor final : public MatrixTensor {
     const auto at_first =
         static_cast<Eigen::Index>(static_cast<double>(rank) * job_.parameters->number("common_space_fraction"));
     const auto per_task =
-        static_cast<Eigen::Index>(std::lround(static_cast<double>(rank - at_first) / static_cast<double>(num_models)));
+        static_cast<Eigen::Index>(std::nearbyint(static_cast<double>(rank - at_first) / static_cast<double>(num_models)));
     const Eigen::Index own = std::min(per_task, rank / num_models), common = rank - own * num_models;
     const Eigen::MatrixXf shared = sum.left.leftCols(common);
     for (Matrix& delta : deltas) delta -= shared * (shared.transpose() * delta);
