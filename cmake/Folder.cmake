@@ -1,12 +1,16 @@
-# skein_folder(NAME [TORCH] [FOLDERS ...] [LIBRARIES ...])
+# skein_folder(NAME [TORCH] [FOLDERS ...] [LIBRARIES ...] [WITHOUT ...])
 #   The library target skein_NAME of skein/NAME/*.cc, linking the folders it may include, and its test program
-#   skein_NAME_test of skein/NAME/*_test.cc. TORCH puts it above the torch line.
+#   skein_NAME_test of skein/NAME/*_test.cc. TORCH puts it above the torch line. WITHOUT
+#   names sources of an absent (or present) feature that have a twin.
 function(skein_folder name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "TORCH" "" "FOLDERS;LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "TORCH" "" "FOLDERS;LIBRARIES;WITHOUT")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/skein/${name}/*.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench|fuzz)\\.cc$")
+  foreach(source ${arg_WITHOUT})
+    list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/skein/${name}/${source})
+  endforeach()
 
   list(LENGTH sources num_sources)
   if(num_sources EQUAL 0)

@@ -5,9 +5,9 @@
 #include <string_view>
 
 #include "skein/base/concat.h"
+#include "skein/base/nearest_word.h"
 #include "skein/cli/build_facts.h"
 #include "skein/cli/help_page.h"
-#include "skein/cli/nearest_word.h"
 #include "skein/cli/result_output.h"
 
 namespace skein {
@@ -15,7 +15,7 @@ namespace {
 
 // The verbs, in the order help shows them.
 constexpr void (*kVerbs[])(CLI::App&, Job&) = {
-    add_generate_verb, add_trace_verb,   add_eval_verb,   add_train_verb,    add_library_verb,
+    add_generate_verb, add_trace_verb,   add_eval_verb,   add_train_verb,    add_library_verb, add_merge_verb,
     add_extract_verb,  add_convert_verb, add_logits_verb, add_tokenize_verb, add_manual_verb,
 };
 

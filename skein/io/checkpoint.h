@@ -21,6 +21,12 @@ struct TensorInfo {
   std::string stored_as;  // how the file spells it: "BF16", "Q4_K", ...
 };
 
+// Where a tensor's plain bytes lie.
+struct TensorLocation {
+  std::string file;
+  std::uint64_t offset = 0;  // of its first byte
+};
+
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -33,6 +39,8 @@ class Checkpoint {
   virtual Status read(const std::string& name, DType dtype, std::span<std::byte> out) const = 0;
   // The bytes as they lie in the file, if they are plain (not quantised, not permuted); nothing otherwise.
   virtual std::optional<TensorView> view(const std::string& name) const = 0;
+  // Where view()'s bytes lie, for those who read files themselves; nothing where they are not plain bytes of a file.
+  virtual std::optional<TensorLocation> location(const std::string& /*name*/) const { return std::nullopt; }
   virtual const std::vector<std::pair<std::string, std::string>>& metadata() const = 0;  // __metadata__, sorted
 };
 

@@ -1,8 +1,8 @@
 // All file access of the program, behind one small interface: the real files, an in-memory twin and a twin that fails
 // on demand (fault_env.h). Paths are plain strings, "/" separated.
 //
-// Thread-safety: an Env may be used by many threads; one file handle by one thread, except ReadableFile::read_at and
-// MappedFile, which are const and may be shared.
+// Thread-safety: an Env may be used by many threads; one file handle by one thread, except ReadableFile, MappedFile
+// and SizedFile::write_at, which may be shared.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +36,8 @@ class ReadableFile {
   virtual std::uint64_t size() const = 0;  // bytes, when the file was opened
   // Fills all of `out` from byte `offset`; a short file is an error.
   virtual Status read_at(std::uint64_t offset, std::span<std::byte> out) const = 0;
+  // Tells the system that bytes will be read soon. A hint only.
+  virtual void will_need(std::uint64_t offset, std::uint64_t length) const = 0;
 };
 
 class WritableFile {
@@ -43,6 +45,17 @@ class WritableFile {
   virtual ~WritableFile() = default;  // closes; what was not synced may be lost
   virtual Status append(std::span<const std::byte> bytes) = 0;
   virtual Status sync() = 0;   // to the disk (nothing if syncing is off)
+  virtual Status close() = 0;  // reports what the system kept for later
+};
+
+// A file whose size is fixed when it is opened, written in any order, by many threads at once.
+class SizedFile {
+ public:
+  virtual ~SizedFile() = default;  // closes; what was not synced may be lost
+  virtual Status write_at(std::uint64_t offset, std::span<const std::byte> bytes) = 0;  // within the size
+  // Asks the system to begin bringing these bytes to the disk. A hint only; no sync.
+  virtual void start_writing(std::uint64_t offset, std::uint64_t length) = 0;
+  virtual Status sync() = 0;   // all that was written before, to the disk (nothing if syncing is off)
   virtual Status close() = 0;  // reports what the system kept for later
 };
 
@@ -60,7 +73,10 @@ class Env {
   virtual Result<std::shared_ptr<const MappedFile>> map(const std::string& path) = 0;
   virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;           // truncates
   virtual Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) = 0;  // creates if missing
-  virtual Result<FileFacts> facts(const std::string& path) = 0;                                // follows links
+  // Creates the file if missing, gives it `size_bytes` (room is reserved where the file system can, so that a full disk
+  // says so here) and keeps the bytes it has.
+  virtual Result<std::unique_ptr<SizedFile>> open_sized(const std::string& path, std::uint64_t size_bytes) = 0;
+  virtual Result<FileFacts> facts(const std::string& path) = 0;  // follows links
   virtual bool exists(const std::string& path) = 0;
   virtual Result<std::vector<std::string>> list(const std::string& folder) = 0;  // names, sorted
   virtual Status make_folders(const std::string& folder) = 0;                    // like mkdir -p

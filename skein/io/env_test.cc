@@ -13,6 +13,8 @@ using ::testing::ElementsAre;
 using testing::expect_error;
 using testing::put_file;
 
+std::span<const std::byte> test_bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+
 // Every promise of env.h, held by the real files, by the twin in memory and by the failing twin that does not fail.
 class EnvTest : public ::testing::TestWithParam<const char*> {
  protected:
@@ -61,6 +63,22 @@ TEST_P(EnvTest, ReadingPastTheEndIsAnError) {
   const auto file = or_throw(env_->open(at("a")));
   std::byte part[3];
   expect_error(file->read_at(8, part), "cut short");
+}
+
+TEST_P(EnvTest, ASizedFileTakesBytesInAnyOrderAndKeepsThemWhenOpenedAgain) {
+  {
+    const auto file = or_throw(env_->open_sized(at("a"), 8));
+    or_throw(file->write_at(5, test_bytes("xyz")));
+    or_throw(file->write_at(0, test_bytes("ab")));
+    file->start_writing(0, 8);
+    or_throw(file->sync());
+    or_throw(file->close());
+  }
+  EXPECT_EQ(or_throw(read_text_file(*env_, at("a"))), std::string("ab\0\0\0xyz", 8));
+  const auto again = or_throw(env_->open_sized(at("a"), 8));
+  or_throw(again->write_at(2, test_bytes("cde")));
+  EXPECT_EQ(or_throw(read_text_file(*env_, at("a"))), "abcdexyz");
+  EXPECT_FALSE(env_->open_sized(at("nowhere/a"), 8).ok());
 }
 
 TEST_P(EnvTest, MapsAnEmptyFile) {
@@ -212,6 +230,28 @@ TEST(FaultEnv, LosesWhatWasNotSynced) {
   or_throw(env->rename("a", "b"));
   or_throw(env->lose_unsynced());
   EXPECT_EQ(or_throw(read_text_file(*memory, "b")), "kept");
+}
+
+TEST(FaultEnv, ASizedFileGetsBackWhatItHeldAtItsLastSync) {
+  const auto memory = make_memory_env();
+  const auto env = make_fault_env(*memory);
+  const auto file = or_throw(env->open_sized("a", 4));
+  or_throw(file->write_at(0, test_bytes("ab")));
+  or_throw(file->sync());
+  or_throw(file->write_at(1, test_bytes("xyz")));
+  or_throw(env->rename("a", "b"));
+  or_throw(env->lose_unsynced());
+  EXPECT_EQ(or_throw(read_text_file(*memory, "b")), std::string("ab\0\0", 4));
+}
+
+TEST(FaultEnv, AFullDiskTakesOfASizedFileWhatStillFits) {
+  const auto memory = make_memory_env();
+  const auto env = make_fault_env(*memory);
+  env->set_plan({.write_budget_bytes = 3});
+  const auto file = or_throw(env->open_sized("a", 4));
+  or_throw(file->write_at(2, test_bytes("cd")));
+  EXPECT_FALSE(file->write_at(0, test_bytes("ab")).ok());
+  EXPECT_EQ(or_throw(read_text_file(*memory, "a")), std::string("a\0cd", 4));
 }
 
 TEST(FaultEnv, AFullDiskTakesWhatStillFits) {

@@ -18,6 +18,7 @@ struct FaultState {
   std::int64_t operations = 0;
   std::int64_t written_bytes = 0;
   std::map<std::string, std::uint64_t> unsynced;  // path -> bytes that are safe, of files with bytes that are not
+  std::map<std::string, std::vector<std::byte>> safe_content;  // of sized files with bytes that are not safe
 
   // Counts one mutating call, or says that it fails.
   Status step(std::string_view action, const std::string& path) {
@@ -58,6 +59,7 @@ class FaultWritable : public WritableFile {
     const std::lock_guard lock(state_->mutex);
     synced_ = size_;
     state_->unsynced.erase(path_);
+    state_->safe_content.erase(path_);  // a sync is of the file, whichever handle wrote
     return {};
   }
   Status close() override {
@@ -73,6 +75,56 @@ class FaultWritable : public WritableFile {
   std::uint64_t synced_;
 };
 
+// Keeps the whole content as of the last sync: tests write small files.
+class FaultSized : public SizedFile {
+ public:
+  FaultSized(std::shared_ptr<FaultState> state, std::string path, std::unique_ptr<SizedFile> file, Env& inner)
+      : state_(std::move(state)), path_(std::move(path)), file_(std::move(file)), inner_(inner) {}
+
+  Status write_at(std::uint64_t offset, std::span<const std::byte> bytes) override {
+    SKEIN_TRY(state_->step("write", path_));
+    const std::lock_guard lock(state_->mutex);
+    const std::int64_t budget = state_->plan.write_budget_bytes;
+    auto fitting = bytes;
+    if (budget >= 0) {
+      const auto room = static_cast<std::size_t>(std::max<std::int64_t>(0, budget - state_->written_bytes));
+      fitting = bytes.first(std::min(bytes.size(), room));
+    }
+    state_->written_bytes += static_cast<std::int64_t>(fitting.size());
+    if (!state_->safe_content.contains(path_)) SKEIN_TRY(keep_content());
+    SKEIN_TRY(file_->write_at(offset, fitting));
+    if (fitting.size() < bytes.size()) return file_error("write", path_, ENOSPC);
+    return {};
+  }
+  void start_writing(std::uint64_t, std::uint64_t) override {}
+  Status sync() override {
+    SKEIN_TRY(state_->step("sync", path_));
+    SKEIN_TRY(file_->sync());
+    const std::lock_guard lock(state_->mutex);
+    state_->safe_content.erase(path_);
+    state_->unsynced.erase(path_);
+    return {};
+  }
+  Status close() override {
+    SKEIN_TRY(state_->step("write", path_));
+    return file_->close();
+  }
+
+ private:
+  Status keep_content() {
+    SKEIN_ASSIGN(const auto file, inner_.open(path_));
+    std::vector<std::byte> content(file->size());
+    SKEIN_TRY(file->read_at(0, content));
+    state_->safe_content.emplace(path_, std::move(content));
+    return {};
+  }
+
+  std::shared_ptr<FaultState> state_;
+  std::string path_;
+  std::unique_ptr<SizedFile> file_;
+  Env& inner_;
+};
+
 class HalfReadable : public ReadableFile {
  public:
   HalfReadable(std::string path, std::unique_ptr<ReadableFile> file) : path_(std::move(path)), file_(std::move(file)) {}
@@ -83,6 +135,7 @@ class HalfReadable : public ReadableFile {
     }
     return file_->read_at(offset, out);
   }
+  void will_need(std::uint64_t, std::uint64_t) const override {}
 
  private:
   std::string path_;
@@ -138,6 +191,11 @@ class FaultEnvAround : public FaultEnv {
     SKEIN_ASSIGN(const FileFacts facts, inner_.facts(path));
     return wrap(path, std::move(file), facts.size_bytes);
   }
+  Result<std::unique_ptr<SizedFile>> open_sized(const std::string& path, std::uint64_t size_bytes) override {
+    SKEIN_TRY(state_->step("write", path));
+    SKEIN_ASSIGN(auto file, inner_.open_sized(path, size_bytes));
+    return std::unique_ptr<SizedFile>(new FaultSized(state_, path, std::move(file), inner_));
+  }
   Result<FileFacts> facts(const std::string& path) override { return inner_.facts(path); }
   bool exists(const std::string& path) override { return inner_.exists(path); }
   Result<std::vector<std::string>> list(const std::string& folder) override { return inner_.list(folder); }
@@ -192,15 +250,21 @@ class FaultEnvAround : public FaultEnv {
   }
   void forget(const std::string& root) {
     const std::lock_guard lock(state_->mutex);
-    std::erase_if(state_->unsynced, [&](const auto& entry) { return is_at_or_below(entry.first, root); });
+    const auto gone = [&](const auto& entry) { return is_at_or_below(entry.first, root); };
+    std::erase_if(state_->unsynced, gone);
+    std::erase_if(state_->safe_content, gone);
   }
   void move_unsynced(const std::string& from, const std::string& to) {
     const std::lock_guard lock(state_->mutex);
-    std::map<std::string, std::uint64_t> moved;
-    for (const auto& [path, synced] : state_->unsynced) {
-      moved[is_at_or_below(path, from) ? to + path.substr(from.size()) : path] = synced;
-    }
-    state_->unsynced = std::move(moved);
+    const auto move_keys = [&](auto& map) {
+      std::remove_reference_t<decltype(map)> moved;
+      for (auto& [path, kept] : map) {
+        moved.emplace(is_at_or_below(path, from) ? to + path.substr(from.size()) : path, std::move(kept));
+      }
+      map = std::move(moved);
+    };
+    move_keys(state_->unsynced);
+    move_keys(state_->safe_content);
   }
 
   Env& inner_;
@@ -209,9 +273,16 @@ class FaultEnvAround : public FaultEnv {
 
 Status FaultEnvAround::lose_unsynced() {
   std::map<std::string, std::uint64_t> unsynced;
+  std::map<std::string, std::vector<std::byte>> contents;
   {
     const std::lock_guard lock(state_->mutex);
     unsynced = std::exchange(state_->unsynced, {});
+    contents = std::exchange(state_->safe_content, {});
+  }
+  for (const auto& [path, content] : contents) {
+    SKEIN_ASSIGN(const auto file, inner_.create(path));
+    SKEIN_TRY(file->append(content));
+    SKEIN_TRY(file->close());
   }
   for (const auto& [path, safe_bytes] : unsynced) {
     std::vector<std::byte> kept(safe_bytes);

@@ -82,6 +82,7 @@ class MemoryReadable : public ReadableFile {
     if (!out.empty()) std::memcpy(out.data(), bytes.data() + offset, out.size());
     return {};
   }
+  void will_need(std::uint64_t, std::uint64_t) const override {}
 
  private:
   std::string path_;
@@ -104,6 +105,29 @@ class MemoryWritable : public WritableFile {
   Status close() override { return {}; }
 
  private:
+  std::shared_ptr<MemoryState> state_;
+  std::shared_ptr<MemoryFile> file_;
+};
+
+class MemorySized : public SizedFile {
+ public:
+  MemorySized(std::string path, std::shared_ptr<MemoryState> state, std::shared_ptr<MemoryFile> file)
+      : path_(std::move(path)), state_(std::move(state)), file_(std::move(file)) {}
+  Status write_at(std::uint64_t offset, std::span<const std::byte> bytes) override {
+    const std::lock_guard lock(state_->mutex);
+    if (offset > file_->bytes.size() || bytes.size() > file_->bytes.size() - offset) {
+      return file_error("write past the end of", path_, EINVAL);
+    }
+    std::copy(bytes.begin(), bytes.end(), file_->bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    file_->modified_ns = ++state_->clock;
+    return {};
+  }
+  void start_writing(std::uint64_t, std::uint64_t) override {}
+  Status sync() override { return {}; }
+  Status close() override { return {}; }
+
+ private:
+  std::string path_;
   std::shared_ptr<MemoryState> state_;
   std::shared_ptr<MemoryFile> file_;
 };
@@ -133,6 +157,13 @@ class MemoryEnv : public Env {
     const std::lock_guard lock(state_->mutex);
     SKEIN_ASSIGN(auto file, file_to_write(path));
     return std::unique_ptr<WritableFile>(new MemoryWritable(state_, std::move(file)));
+  }
+
+  Result<std::unique_ptr<SizedFile>> open_sized(const std::string& path, std::uint64_t size_bytes) override {
+    const std::lock_guard lock(state_->mutex);
+    SKEIN_ASSIGN(auto file, file_to_write(path));
+    file->bytes.resize(size_bytes);
+    return std::unique_ptr<SizedFile>(new MemorySized(path, state_, std::move(file)));
   }
 
   Result<FileFacts> facts(const std::string& path) override {

@@ -29,9 +29,8 @@ Status settle_aside(Env& env, const std::string& target) {
   return env.exists(target) ? env.remove_tree(aside) : env.rename(aside, target);
 }
 
-}  // namespace
-
-Result<std::unique_ptr<OutputFolder>> OutputFolder::begin(Env& env, const std::string& target, bool overwrite) {
+// What must hold before anything is written for `target`.
+Status make_ready(Env& env, const std::string& target, bool overwrite) {
   SKEIN_TRY(env.make_folders(parent_folder(target)));
   SKEIN_TRY(settle_aside(env, target));
   if (env.exists(target)) {
@@ -41,13 +40,34 @@ Result<std::unique_ptr<OutputFolder>> OutputFolder::begin(Env& env, const std::s
       return Error{concat(target, " is a file; a folder is written here, so it cannot be replaced")};
   }
   remove_leftovers(env, target);
+  return {};
+}
+
+}  // namespace
+
+std::string unfinished_path(const std::string& target) {
+  return join_path(parent_folder(target), concat(".", base_name(target), ".skein-unfinished"));
+}
+
+Result<std::unique_ptr<OutputFolder>> OutputFolder::begin(Env& env, const std::string& target, bool overwrite) {
+  SKEIN_TRY(make_ready(env, target, overwrite));
   std::unique_ptr<OutputFolder> output(new OutputFolder(env, target, overwrite));
+  output->temporary_.emplace(target);
+  output->path_ = output->temporary_->path();
+  SKEIN_TRY(env.make_folders(output->path()));
+  return output;
+}
+
+Result<std::unique_ptr<OutputFolder>> OutputFolder::begin_kept(Env& env, const std::string& target, bool overwrite) {
+  SKEIN_TRY(make_ready(env, target, overwrite));
+  std::unique_ptr<OutputFolder> output(new OutputFolder(env, target, overwrite));
+  output->path_ = unfinished_path(target);
   SKEIN_TRY(env.make_folders(output->path()));
   return output;
 }
 
 OutputFolder::~OutputFolder() {
-  if (!finished_) (void)env_.remove_tree(path());
+  if (!finished_ && temporary_) (void)env_.remove_tree(path());
 }
 
 Status OutputFolder::commit() {

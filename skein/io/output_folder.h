@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "skein/io/env.h"
@@ -12,23 +13,30 @@
 
 namespace skein {
 
+// Where begin_kept() works: ".NAME.skein-unfinished".
+std::string unfinished_path(const std::string& target);
+
 class OutputFolder {
  public:
   // Refuses an existing target unless overwrite (the old folder is then replaced at commit, and is kept until then).
   // Leftovers of an earlier, killed run for the same target are removed.
   static Result<std::unique_ptr<OutputFolder>> begin(Env& env, const std::string& target, bool overwrite);
-  ~OutputFolder();  // without commit: removes what was written
+  // The same for work that can be gone on with: written at unfinished_path(target), found again by the next call with
+  // what it holds, and kept without commit.
+  static Result<std::unique_ptr<OutputFolder>> begin_kept(Env& env, const std::string& target, bool overwrite);
+  ~OutputFolder();  // without commit: removes what was written, unless kept
 
-  const std::string& path() const { return temporary_.path(); }  // write files here
-  Status commit();                                               // syncs, renames to the target
+  const std::string& path() const { return path_; }  // write files here
+  Status commit();                                   // syncs, renames to the target
 
  private:
   OutputFolder(Env& env, const std::string& target, bool overwrite)
-      : env_(env), target_(target), temporary_(target), overwrite_(overwrite) {}
+      : env_(env), target_(target), overwrite_(overwrite) {}
 
   Env& env_;
   std::string target_;
-  TemporaryName temporary_;
+  std::optional<TemporaryName> temporary_;  // nothing if kept
+  std::string path_;
   bool overwrite_;
   bool finished_ = false;
 };

@@ -83,6 +83,9 @@ class RealReadable : public ReadableFile {
     }
     return {};
   }
+  void will_need(std::uint64_t offset, std::uint64_t length) const override {
+    (void)::posix_fadvise(file_.get(), static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+  }
 
  private:
   std::string path_;
@@ -121,6 +124,47 @@ class RealWritable : public WritableFile {
   Descriptor file_;
 };
 
+class RealSized : public SizedFile {
+ public:
+  RealSized(std::string path, Descriptor file) : path_(std::move(path)), file_(std::move(file)) {}
+  Status write_at(std::uint64_t offset, std::span<const std::byte> bytes) override {
+    while (!bytes.empty()) {
+      const auto put = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) return file_error("write", path_, errno);
+      offset += static_cast<std::uint64_t>(put);
+      bytes = bytes.subspan(static_cast<std::size_t>(put));
+    }
+    return {};
+  }
+  void start_writing(std::uint64_t offset, std::uint64_t length) override {
+    if (!sync_writes.load()) return;
+    (void)::sync_file_range(file_.get(), static_cast<off_t>(offset), static_cast<off_t>(length), SYNC_FILE_RANGE_WRITE);
+  }
+  Status sync() override { return sync_descriptor(file_.get(), path_); }
+  Status close() override {
+    if (::close(file_.release()) != 0 && errno != EINTR) return file_error("write", path_, errno);
+    return {};
+  }
+
+ private:
+  std::string path_;
+  Descriptor file_;
+};
+
+// Room for the whole file now rather than a full disk in the middle; file systems that cannot reserve only get the
+// size.
+Status reserve(const Descriptor& file, const std::string& path, std::uint64_t size_bytes) {
+  struct stat found {};
+  if (::fstat(file.get(), &found) != 0) return file_error("look at", path, errno);
+  const auto size = static_cast<off_t>(size_bytes);
+  if (found.st_size == size) return {};
+  if (::ftruncate(file.get(), size) != 0) return file_error("write", path, errno);
+  if (size == 0 || ::fallocate(file.get(), 0, 0, size) == 0) return {};
+  if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL) return {};
+  return file_error("write", path, errno);
+}
+
 class RealEnv : public Env {
  public:
   Result<std::unique_ptr<ReadableFile>> open(const std::string& path) override {
@@ -147,6 +191,13 @@ class RealEnv : public Env {
   }
   Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) override {
     return open_to_write(path, O_APPEND);
+  }
+
+  Result<std::unique_ptr<SizedFile>> open_sized(const std::string& path, std::uint64_t size_bytes) override {
+    Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+    if (file.get() < 0) return file_error("write", path, errno);
+    SKEIN_TRY(reserve(file, path, size_bytes));
+    return std::unique_ptr<SizedFile>(new RealSized(path, std::move(file)));
   }
 
   Result<FileFacts> facts(const std::string& path) override {

@@ -1,6 +1,7 @@
 #include "skein/io/safetensors.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "skein/base/concat.h"
 #include "skein/io/convert_elements.h"
@@ -13,10 +14,15 @@ namespace {
 const char kSingleName[] = "model.safetensors";
 const char kIndexName[] = "model.safetensors.index.json";
 
+struct ShardMap {
+  std::string path;
+  std::shared_ptr<const MappedFile> map;
+};
+
 // Named views into maps that it holds: one file's, or all shards'.
 class SafetensorsCheckpoint : public Checkpoint {
  public:
-  SafetensorsCheckpoint(std::string path, std::vector<std::shared_ptr<const MappedFile>> maps, SafetensorsHeader header)
+  SafetensorsCheckpoint(std::string path, std::vector<ShardMap> maps, SafetensorsHeader header)
       : path_(std::move(path)), maps_(std::move(maps)), header_(std::move(header)) {
     infos_.reserve(header_.tensors.size());
     for (const auto& [name, view] : header_.tensors) {
@@ -50,6 +56,19 @@ class SafetensorsCheckpoint : public Checkpoint {
     if (!index) return std::nullopt;
     return header_.tensors[*index].tensor;
   }
+  std::optional<TensorLocation> location(const std::string& name) const override {
+    const auto index = index_of(name);
+    if (!index) return std::nullopt;
+    const std::byte* first = header_.tensors[*index].tensor.bytes.data();
+    for (const auto& [file, map] : maps_) {
+      const auto bytes = map->bytes();
+      const std::less_equal<const std::byte*> not_after;
+      if (not_after(bytes.data(), first) && not_after(first, bytes.data() + bytes.size())) {
+        return TensorLocation{file, static_cast<std::uint64_t>(first - bytes.data())};
+      }
+    }
+    return std::nullopt;
+  }
   const std::vector<std::pair<std::string, std::string>>& metadata() const override { return header_.metadata; }
 
  private:
@@ -62,7 +81,7 @@ class SafetensorsCheckpoint : public Checkpoint {
   }
 
   std::string path_;
-  std::vector<std::shared_ptr<const MappedFile>> maps_;
+  std::vector<ShardMap> maps_;
   SafetensorsHeader header_;       // tensors sorted by name
   std::vector<TensorInfo> infos_;  // the same order
 };
@@ -95,7 +114,7 @@ Result<std::unique_ptr<Checkpoint>> open_sharded(Env& env, const std::string& fo
   const std::string index_path = join_path(folder, kIndexName);
   SKEIN_ASSIGN(const auto shards, shards_of_index(env, index_path));
   SafetensorsHeader joined;
-  std::vector<std::shared_ptr<const MappedFile>> maps;
+  std::vector<ShardMap> maps;
   std::map<std::string, std::string> shard_of;  // of every tensor in any shard
   for (const auto& [file_name, wanted] : shards) {
     const std::string path = join_path(folder, file_name);
@@ -120,7 +139,7 @@ Result<std::unique_ptr<Checkpoint>> open_sharded(Env& env, const std::string& fo
     if (maps.empty()) joined.metadata = std::move(header.metadata);
     // A tensor that no line of the index names is still part of the model: transformers loads it too.
     std::move(header.tensors.begin(), header.tensors.end(), std::back_inserter(joined.tensors));
-    maps.push_back(std::move(map));
+    maps.push_back({path, std::move(map)});
   }
   std::sort(joined.tensors.begin(), joined.tensors.end(),
             [](const NamedTensor& a, const NamedTensor& b) { return a.name < b.name; });
@@ -135,7 +154,7 @@ Result<std::unique_ptr<Checkpoint>> open_safetensors(Env& env, const std::string
                                                      const SafetensorsLimits& limits) {
   SKEIN_ASSIGN(auto map, env.map(path));
   SKEIN_ASSIGN(auto header, parse_safetensors(map->bytes(), path, limits));
-  std::vector<std::shared_ptr<const MappedFile>> maps{std::move(map)};
+  std::vector<ShardMap> maps{{path, std::move(map)}};
   return std::unique_ptr<Checkpoint>(new SafetensorsCheckpoint(path, std::move(maps), std::move(header)));
 }
 

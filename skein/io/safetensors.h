@@ -32,6 +32,11 @@ struct TensorPlan {
   Shape shape;
 };
 
+// The bytes before the tensors' of a file with this plan: length, JSON, padding. The tensors follow in the plan's
+// order.
+Result<std::string> make_safetensors_header(const std::string& path, const std::vector<TensorPlan>& plan,
+                                            const std::map<std::string, std::string>& metadata);
+
 // Writes one file: header at once, then tensor bytes in the order of the plan (sorted by the caller or not).
 // Appears under its final name only at finish(): temporary name, sync, rename.
 class SafetensorsWriter {

@@ -57,6 +57,12 @@ Result<Layout> lay_out(const std::string& path, const std::vector<TensorPlan>& p
 
 }  // namespace
 
+Result<std::string> make_safetensors_header(const std::string& path, const std::vector<TensorPlan>& plan,
+                                            const std::map<std::string, std::string>& metadata) {
+  SKEIN_ASSIGN(Layout layout, lay_out(path, plan, metadata));
+  return std::move(layout.header);
+}
+
 struct SafetensorsWriter::State {
   std::string path;
   std::unique_ptr<AtomicFile> file;

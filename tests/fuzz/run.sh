@@ -4,11 +4,15 @@
 set -eu
 golden=$(cd "$(dirname "$0")/../golden" && pwd)
 cd "$1/tests/fuzz"
-for format in safetensors gguf json_lines pickle; do
+for format in safetensors index gguf json_lines pickle recipe; do
   corpus=corpus_$format
   mkdir -p $corpus
   case $format in
     safetensors) cp "$golden"/safetensors/all_types.safetensors $corpus ;;
+    index) printf '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}' > $corpus/index ;;
+    recipe)
+      printf 'merge_method: ties\nbase_model: b\nmodels:\n- model: a@r+l\n  parameters: {density: [1, 0.5], weight: [{filter: mlp, value: 1}, 0]}\n' > $corpus/ties
+      printf 'name: x\nmerge_method: passthrough\nslices:\n- sources:\n  - {model: &m a, layer_range: [0, 2]}\n---\nmerge_method: linear\nmodels: [{model: x}, {model: *m}]\ntokenizer: {source: union, tokens: {t: {source: {kind: zero}}}}\n' > $corpus/stages ;;
     gguf) cp "$golden"/gguf/quants.gguf $corpus ;;
     json_lines) printf '{"input": "a", "target": "b", "choices": ["b", "c"]}\n' > $corpus/line ;;
     pickle)

@@ -1,4 +1,4 @@
-#include "skein/cli/nearest_word.h"
+#include "skein/base/nearest_word.h"
 
 #include <gtest/gtest.h>
 

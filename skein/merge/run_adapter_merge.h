@@ -1,0 +1,18 @@
+// A stage whose recipe merges adapters alone: one rank does it at once, in memory; nothing is left to go on with.
+#pragma once
+
+#include <string>
+
+#include "skein/base/result.h"
+#include "skein/dist/comm.h"
+#include "skein/io/env.h"
+#include "skein/merge/recipe.h"
+#include "skein/merge/run_merge.h"
+
+namespace skein::merge {
+
+// Collective. The summary is the same on all ranks but for its numbers, which rank 0 has.
+Result<MergeSummary> run_adapter_merge(Env& env, Comm& comm, const MergeRequest& request, const Recipe& recipe,
+                                       const std::string& recipe_text, const std::string& out);
+
+}  // namespace skein::merge
