@@ -1,5 +1,6 @@
 // Files and folders that appear complete or not at all, with the system failing at every single step.
 #include <unistd.h>
+
 #include <algorithm>
 #include <functional>
 

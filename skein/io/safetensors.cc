@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "skein/base/check.h"
 #include "skein/base/concat.h"
 #include "skein/io/convert_elements.h"
 #include "skein/io/json.h"
@@ -42,13 +43,7 @@ class SafetensorsCheckpoint : public Checkpoint {
     const TensorView& stored = header_.tensors[*index].tensor;
     auto converted = convert_elements(stored, dtype, out);
     if (!converted.ok()) return Error{concat(path_, ": tensor \"", printable(name), "\": ", converted.error().message)};
-    for (const auto& map : maps_) {
-      const auto bytes = map->bytes();
-      if (!stored.bytes.empty() && bytes.data() <= stored.bytes.data() &&
-          stored.bytes.data() < bytes.data() + bytes.size()) {
-        map->release(stored.bytes);
-      }
-    }
+    shard_of(stored).map->release(stored.bytes);
     return {};
   }
   std::optional<TensorView> view(const std::string& name) const override {
@@ -59,19 +54,24 @@ class SafetensorsCheckpoint : public Checkpoint {
   std::optional<TensorLocation> location(const std::string& name) const override {
     const auto index = index_of(name);
     if (!index) return std::nullopt;
-    const std::byte* first = header_.tensors[*index].tensor.bytes.data();
-    for (const auto& [file, map] : maps_) {
-      const auto bytes = map->bytes();
-      const std::less_equal<const std::byte*> not_after;
-      if (not_after(bytes.data(), first) && not_after(first, bytes.data() + bytes.size())) {
-        return TensorLocation{file, static_cast<std::uint64_t>(first - bytes.data())};
-      }
-    }
-    return std::nullopt;
+    const TensorView& stored = header_.tensors[*index].tensor;
+    const ShardMap& shard = shard_of(stored);
+    return TensorLocation{shard.path, static_cast<std::uint64_t>(stored.bytes.data() - shard.map->bytes().data())};
   }
   const std::vector<std::pair<std::string, std::string>>& metadata() const override { return header_.metadata; }
 
  private:
+  // The file that a tensor's bytes lie in.
+  const ShardMap& shard_of(const TensorView& stored) const {
+    const std::less_equal<const std::byte*> not_after;
+    for (const ShardMap& shard : maps_) {
+      const auto bytes = shard.map->bytes();
+      if (not_after(bytes.data(), stored.bytes.data()) && not_after(stored.bytes.data(), bytes.data() + bytes.size())) {
+        return shard;
+      }
+    }
+    check_failed("a tensor's bytes lie in one of its maps", __FILE__, __LINE__);
+  }
   std::optional<std::size_t> index_of(const std::string& name) const {
     const auto found =
         std::lower_bound(header_.tensors.begin(), header_.tensors.end(), name,

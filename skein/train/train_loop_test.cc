@@ -1,6 +1,5 @@
 #include "skein/train/train_loop.h"
 
-#include <unistd.h>
 #include <algorithm>
 #include <cmath>
 #include <csignal>
@@ -459,7 +458,7 @@ TEST_F(InterruptedDeathTest, ByKill9AndResumedGivesTheSameBits) {
   const auto memory = make_memory_env();
   const auto unbroken = run(*memory, "unbroken", false, never);
   for (const int kill_at : {1, 6, 9, 12}) {
-    const std::string folder = concat(testing::TempDir(), "skein_kill_", getpid(), "_", kill_at);
+    const std::string folder = concat(testing::TempDir(), "skein_kill_", kill_at);
     std::filesystem::remove_all(folder);
     int asked = 0;
     EXPECT_EXIT(run(real_env(), folder, false, [&] { return ++asked >= kill_at && raise(SIGKILL) == 0; }),
@@ -476,7 +475,7 @@ TEST_F(InterruptedDeathTest, ByKill9AtARandomMomentAndResumedGivesTheSameBits) {
   const auto memory = make_memory_env();
   const auto unbroken = run(*memory, "unbroken", false, never);
   for (const int milliseconds : {20, 60, 130}) {
-    const std::string folder = concat(testing::TempDir(), "skein_kill_after_", getpid(), "_", milliseconds);
+    const std::string folder = concat(testing::TempDir(), "skein_kill_after_", milliseconds);
     std::filesystem::remove_all(folder);
     const auto killed_while_training = [&] {
       std::thread([&] {
