@@ -1,6 +1,7 @@
 #include "skein/merge/merge_statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <sstream>
@@ -11,7 +12,7 @@
 namespace skein::merge {
 namespace {
 
-constexpr std::int64_t kPiece = 2048;  // elements at a time: all models' stay in the first-level cache
+constexpr std::size_t kPiece = 2048;  // elements at a time: all models' stay in the first-level cache
 
 std::size_t num_pairs(std::size_t num_models) { return num_models * (num_models - 1) / 2; }
 
@@ -23,39 +24,54 @@ TensorStatistics empty_statistics(std::size_t num_models) {
   return statistics;
 }
 
-// `count` elements from `first` of one piece, as floats.
-void widen(const Piece& piece, std::int64_t first, std::int64_t count, float* out) {
-  convert_to_f32(piece.dtype, piece.data + first * dtype_size(piece.dtype), count, out);
+using Floats = std::array<float, kPiece>;
+
+// `count` elements from `first` of one piece, as floats; zeros behind them, which add to nothing. So every loop below
+// runs to a constant, which is what the compiler turns into vectors.
+void widen(const Piece& piece, std::int64_t first, std::int64_t count, Floats& out) {
+  convert_to_f32(piece.dtype, piece.data + first * dtype_size(piece.dtype), count, out.data());
+  std::fill(out.begin() + count, out.end(), 0.0F);
 }
 
-void add_signs(const std::vector<std::vector<float>>& deltas, std::int64_t count, TensorStatistics& statistics) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    int positive = 0, negative = 0;
-    for (std::size_t m = 0; m < deltas.size(); ++m) {
-      const float d = deltas[m][static_cast<std::size_t>(i)];
-      positive += d > 0 ? 1 : 0;
-      negative += d < 0 ? 1 : 0;
-      statistics.num_nonzero[m] += d != 0 ? 1 : 0;
+void add_signs(const std::vector<Floats>& deltas, TensorStatistics& statistics) {
+  std::array<std::int32_t, kPiece> positive{}, negative{};
+  for (std::size_t m = 0; m < deltas.size(); ++m) {
+    std::int32_t nonzero = 0;
+    for (std::size_t i = 0; i < kPiece; ++i) {
+      positive[i] += deltas[m][i] > 0 ? 1 : 0;
+      negative[i] += deltas[m][i] < 0 ? 1 : 0;
+      nonzero += deltas[m][i] != 0 ? 1 : 0;
     }
-    statistics.num_shared += positive + negative > 1 ? 1 : 0;
-    statistics.num_conflicts += positive > 0 && negative > 0 ? 1 : 0;
+    statistics.num_nonzero[m] += nonzero;
   }
+  std::int32_t shared = 0, conflicts = 0;
+  for (std::size_t i = 0; i < kPiece; ++i) {
+    shared += positive[i] + negative[i] > 1 ? 1 : 0;
+    conflicts += (positive[i] > 0 ? 1 : 0) & (negative[i] > 0 ? 1 : 0);
+  }
+  statistics.num_shared += shared;
+  statistics.num_conflicts += conflicts;
 }
 
-void add_sums(const std::vector<std::vector<float>>& deltas, std::int64_t count, TensorStatistics& statistics) {
+// In f64, in eight sums that are added in order.
+double product(const Floats& a, const Floats& b) {
+  constexpr std::size_t kLanes = 8;
+  std::array<double, kLanes> sums{};
+  for (std::size_t i = 0; i < kPiece; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      sums[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
+    }
+  }
+  double sum = 0;
+  for (const double lane : sums) sum += lane;
+  return sum;
+}
+
+void add_sums(const std::vector<Floats>& deltas, TensorStatistics& statistics) {
   std::size_t pair = 0;
   for (std::size_t a = 0; a < deltas.size(); ++a) {
-    for (std::size_t b = a; b < deltas.size(); ++b) {
-      double sum = 0;
-      for (std::int64_t i = 0; i < count; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        sum += static_cast<double>(deltas[a][at]) * static_cast<double>(deltas[b][at]);
-      }
-      if (a == b)
-        statistics.squares[a] += sum;
-      else
-        statistics.products[pair++] += sum;
-    }
+    statistics.squares[a] += product(deltas[a], deltas[a]);
+    for (std::size_t b = a + 1; b < deltas.size(); ++b) statistics.products[pair++] += product(deltas[a], deltas[b]);
   }
 }
 
@@ -128,27 +144,28 @@ void StatisticsObserver::observe(std::size_t tensor_idx, const Block& block, con
   if (plan_.tensors[tensor_idx].is_copy || block.models.empty()) return;
   TensorStatistics statistics = empty_statistics(block.models.size());
   statistics.num_elements = block.count;
-  std::vector<std::vector<float>> deltas(block.models.size(), std::vector<float>(kPiece));
-  std::vector<float> base(kPiece), result(kPiece);
+  std::vector<Floats> deltas(block.models.size());
+  Floats base, result;
   const Piece& reference = block.base.data != nullptr ? block.base : block.models[0];
-  for (std::int64_t first = 0; first < block.count; first += kPiece) {
-    const std::int64_t count = std::min(kPiece, block.count - first);
-    widen(reference, first, count, base.data());
-    widen({output.data, output.dtype}, first, count, result.data());
+  constexpr auto kStep = static_cast<std::int64_t>(kPiece);
+  for (std::int64_t first = 0; first < block.count; first += kStep) {
+    const std::int64_t count = std::min(kStep, block.count - first);
+    widen(reference, first, count, base);
+    widen({output.data, output.dtype}, first, count, result);
     for (std::size_t m = 0; m < deltas.size(); ++m) {
-      widen(block.models[m], first, count, deltas[m].data());
+      widen(block.models[m], first, count, deltas[m]);
       if (block.base.data == nullptr) continue;
-      for (std::int64_t i = 0; i < count; ++i)
-        deltas[m][static_cast<std::size_t>(i)] -= base[static_cast<std::size_t>(i)];
+      for (std::size_t i = 0; i < kPiece; ++i) deltas[m][i] -= base[i];
     }
-    for (std::int64_t i = 0; i < count; ++i) {
-      const double moved = static_cast<double>(result[static_cast<std::size_t>(i)]) -
-                           static_cast<double>(base[static_cast<std::size_t>(i)]);
-      statistics.num_changed += moved != 0 ? 1 : 0;
-      statistics.output_square += moved * moved;
+    std::int32_t changed = 0;
+    for (std::size_t i = 0; i < kPiece; ++i) {
+      result[i] -= base[i];
+      changed += result[i] != 0 ? 1 : 0;
     }
-    add_signs(deltas, count, statistics);
-    add_sums(deltas, count, statistics);
+    statistics.num_changed += changed;
+    statistics.output_square += product(result, result);
+    add_signs(deltas, statistics);
+    add_sums(deltas, statistics);
   }
   const std::lock_guard lock(mutex_);
   auto& blocks = blocks_[tensor_idx];
