@@ -10,6 +10,7 @@
 #include "skein/base/result.h"
 #include "skein/base/thread_pool.h"
 #include "skein/cli/common_options.h"
+#include "skein/cli/merge_stats_page.h"
 #include "skein/cli/result_output.h"
 #include "skein/cli/text_table.h"
 #include "skein/cli/verbs.h"
@@ -60,7 +61,7 @@ merge::MergeRequest request_of(const MergeCommandOptions& options, bool is_root)
   request.num_threads = num_threads();
   request.overwrite = options.overwrite;
   request.resume = options.resume;
-  request.statistics = options.statistics;
+  if (options.statistics) request.statistics_page = merge_stats_page;
   request.truncate_embeddings = options.truncate_embeddings;
   request.version = SKEIN_VERSION;
   request.journal_every = std::chrono::milliseconds(options.journal_ms);

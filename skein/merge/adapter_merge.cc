@@ -8,12 +8,13 @@
 #include <utility>
 
 #include "skein/base/concat.h"
+#include "skein/io/digest.h"
+#include "skein/merge/adapter_parameters.h"
 #include "skein/merge/adapter_source.h"
 #include "skein/merge/delta_merge.h"
-#include "skein/merge/layer_name.h"
+#include "skein/merge/ia3_merge.h"
 #include "skein/merge/low_rank.h"
 #include "skein/merge/methods/methods.h"  // the short forms of parameters
-#include "skein/merge/parameters.h"
 #include "skein/merge/peft_rules.h"
 #include "skein/merge/plan.h"  // check_parameter_names, method_of
 
@@ -65,10 +66,10 @@ bool is_peft_name(const std::string& method) {
 
 class AdapterMerger {
  public:
-  AdapterMerger(Env& env, const Recipe& recipe, std::uint64_t seed) : env_(env), recipe_(recipe), seed_(seed) {}
+  AdapterMerger(Env& env, const Recipe& recipe, std::uint64_t seed, const std::vector<std::string>& folders)
+      : env_(env), recipe_(recipe), seed_(seed), folders_(folders) {}
 
   Result<LoraAdapter> run(std::vector<std::string>& warnings) {
-    SKEIN_TRY(check_recipe(warnings));
     SKEIN_TRY(choose_method(warnings));
     SKEIN_TRY(read_adapters());
     SKEIN_TRY(gather_modules());
@@ -80,7 +81,6 @@ class AdapterMerger {
   }
 
   const std::vector<SlotName>& slots() const { return slots_; }
-  const std::vector<AdapterFile>& adapters() const { return adapters_; }
   MergedAdapter report() const {
     MergedAdapter report{.num_adapters = adapters_.size(), .modules = reports_};
     if (whole_squares_ > 0) report.relative_error = std::sqrt(lost_squares_ / whole_squares_);
@@ -90,24 +90,6 @@ class AdapterMerger {
  private:
   Error fault(const std::string& what) const {
     return Error{concat(recipe_.path, ", line ", recipe_.line, ": ", what)};
-  }
-
-  Status check_recipe(std::vector<std::string>& warnings) {
-    if (recipe_.modules.size() != 1 || recipe_.modules[0].models.empty()) {
-      return fault("adapters merge as `models`; they have no layers to slice and no modules");
-    }
-    if (recipe_.tokenizer || recipe_.chat_template) {
-      return fault("a merge of adapters writes no tokenizer: leave out tokenizer, tokenizer_source and chat_template");
-    }
-    const auto other_type = [](const std::optional<DType>& type) { return type && *type != DType::kF32; };
-    if (other_type(recipe_.dtype) || other_type(recipe_.out_dtype)) {
-      warnings.push_back(concat(recipe_.path, ": merged adapters are written in float32, whatever dtype says"));
-    }
-    if (recipe_.base_model) {
-      warnings.push_back(
-          concat(recipe_.path, ": base_model only gives its name to a merge of adapters; it is not read"));
-    }
-    return {};
   }
 
   Status choose_method(std::vector<std::string>& warnings) {
@@ -128,8 +110,7 @@ class AdapterMerger {
   }
 
   Status read_adapters() {
-    for (const InputModel& input : recipe_.modules[0].models) {
-      SKEIN_ASSIGN(const std::string folder, adapter_folder_of(env_, input.model, recipe_.path));
+    for (const std::string& folder : folders_) {
       SKEIN_ASSIGN(AdapterFile file, read_adapter_file(env_, folder));
       adapters_.push_back(std::move(file));
     }
@@ -167,33 +148,10 @@ class AdapterMerger {
   }
 
   Status resolve_parameters(std::vector<std::string>& warnings) {
-    std::map<std::string, std::int64_t> num_layers;
-    for (const ModuleInputs& inputs : modules_) {
-      if (const auto layer = split_layer_name(inputs.module)) {
-        auto& count = num_layers[layer->stack];
-        count = std::max(count, layer->layer + 1);
-      }
-    }
-    ParameterResolver resolver(recipe_, method_);
-    parameters_.reserve(modules_.size());
-    for (ModuleInputs& inputs : modules_) {
-      TensorInputs tensor{.name = inputs.module + ".weight"};
-      if (const auto layer = split_layer_name(inputs.module)) {
-        const std::int64_t count = num_layers[layer->stack];
-        tensor.t = count > 1 ? static_cast<double>(layer->layer) / static_cast<double>(count - 1) : 1;
-      }
-      tensor.module = &recipe_.modules[0].parameters;
-      for (std::size_t i = 0; i < adapters_.size(); ++i) {
-        tensor.inputs.push_back(
-            {.source = static_cast<int>(i), .name = tensor.name, .own = &recipe_.modules[0].models[i].parameters});
-      }
-      std::vector<const TensorInput*> models;
-      for (const TensorInput& input : tensor.inputs) models.push_back(&input);
-      SKEIN_ASSIGN(MethodParameters parameters, resolver.resolve(tensor, models));
-      parameters_.push_back(std::move(parameters));
-      inputs.parameters = &parameters_.back();
-    }
-    for (const std::string& sentence : resolver.unused_filters()) warnings.push_back(sentence);
+    std::vector<std::string> names;
+    for (const ModuleInputs& inputs : modules_) names.push_back(inputs.module);
+    SKEIN_ASSIGN(parameters_, resolve_by_module(recipe_, method_, names, warnings));
+    for (std::size_t at = 0; at < modules_.size(); ++at) modules_[at].parameters = &parameters_[at];
     return {};
   }
 
@@ -400,6 +358,7 @@ class AdapterMerger {
   Env& env_;
   const Recipe& recipe_;
   std::uint64_t seed_;
+  const std::vector<std::string>& folders_;
   MethodInfo method_;
   std::vector<AdapterFile> adapters_;
   std::vector<ModuleInputs> modules_;  // by name, as slots_ and the output
@@ -410,31 +369,63 @@ class AdapterMerger {
   double whole_squares_ = 0, lost_squares_ = 0;
 };
 
-std::string card_of(const Recipe& recipe, const std::vector<AdapterFile>& adapters, const MergedAdapter& report,
-                    const std::string& recipe_text, const std::string& program) {
-  std::string text = "---\nlibrary_name: peft\ntags:\n- merge\n- lora\n- skein\n---\n# Merged adapter\n\nMade with " +
-                     program + " from:\n\n";
-  for (std::size_t i = 0; i < adapters.size(); ++i) {
+Status check_recipe(const Recipe& recipe, std::vector<std::string>& warnings) {
+  const auto fault = [&](const char* what) { return Error{concat(recipe.path, ", line ", recipe.line, ": ", what)}; };
+  if (recipe.modules.size() != 1 || recipe.modules[0].models.empty()) {
+    return fault("adapters merge as `models`; they have no layers to slice and no modules");
+  }
+  if (recipe.tokenizer || recipe.chat_template) {
+    return fault("a merge of adapters writes no tokenizer: leave out tokenizer, tokenizer_source and chat_template");
+  }
+  const auto other_type = [](const std::optional<DType>& type) { return type && *type != DType::kF32; };
+  if (other_type(recipe.dtype) || other_type(recipe.out_dtype)) {
+    warnings.push_back(concat(recipe.path, ": merged adapters are written in float32, whatever dtype says"));
+  }
+  if (recipe.base_model) {
+    warnings.push_back(concat(recipe.path, ": base_model only gives its name to a merge of adapters; it is not read"));
+  }
+  return {};
+}
+
+// Whether the adapters are (IA)3; some of both kinds is an error.
+Result<bool> are_ia3(Env& env, const std::vector<std::string>& folders) {
+  std::optional<bool> ia3;
+  for (const std::string& folder : folders) {
+    const std::string path = join_path(folder, "adapter_config.json");
+    SKEIN_ASSIGN(const Json json, read_json_file(env, path));
+    SKEIN_ASSIGN(const AdapterConfig config, adapter_config_from_json(json, path));
+    const bool is_ia3 = config.kind == AdapterKind::kIa3;
+    if (ia3 && *ia3 != is_ia3) return Error{concat(path, ": LoRA and (IA)3 adapters do not merge with each other")};
+    ia3 = is_ia3;
+  }
+  return ia3.value_or(false);
+}
+
+Result<std::string> card_of(Env& env, const Recipe& recipe, const std::vector<std::string>& adapter_folders,
+                            const MergedAdapter& report, const std::string& recipe_text, const std::string& program) {
+  std::string text = concat("---\nlibrary_name: peft\ntags:\n- merge\n- skein\n---\n# Merged adapter\n\nMade with ",
+                            program, " from:\n\n");
+  for (std::size_t i = 0; i < adapter_folders.size(); ++i) {
     std::string name = printable(recipe.modules[0].models[i].model.text());
     std::replace(name.begin(), name.end(), '`', '\'');
-    text += concat("- `", name, "`\n");
-    for (const InputFile& file : adapters[i].files) {
-      text += concat("  - ", printable(base_name(file.path)), ", ", file.facts.size_bytes, " bytes, header digest ",
-                     file.header_digest, "\n");
-    }
+    SKEIN_ASSIGN(const std::string digest,
+                 digest_of_file(env, join_path(adapter_folders[i], "adapter_model.safetensors")));
+    text += concat("- `", name, "`, XXH3-128 of its weights ", digest, "\n");
   }
   if (report.relative_error > 0) {
     text += concat("\nRelative error of the cut to a smaller rank: ", report.relative_error, ".\n");
   }
-  return concat(text, "\n````yaml\n", recipe_text, recipe_text.ends_with('\n') ? "" : "\n", "````\n");
+  // As an indented block, which no text can end.
+  text += "\nRecipe:\n\n    ";
+  for (const char c : recipe_text) text += c == '\n' ? std::string("\n    ") : std::string(1, c);
+  return text + "\n";
 }
 
 }  // namespace
 
 Result<bool> merges_adapters(Env& env, const Recipe& recipe) {
-  std::size_t adapters = 0;
+  std::size_t adapters = 0, others = 0;
   std::string a_model, an_adapter;
-  std::size_t others = 0;
   for (const ModelRef& ref : recipe.models()) {
     if (recipe.base_model && ref == *recipe.base_model) continue;
     const bool alone = ref.path.empty() || ref.adapter.empty();
@@ -456,12 +447,24 @@ Result<bool> merges_adapters(Env& env, const Recipe& recipe) {
 Result<MergedAdapter> merge_adapters(Env& env, const Recipe& recipe, std::uint64_t seed, const std::string& folder,
                                      const std::string& recipe_text, const std::string& program,
                                      std::vector<std::string>& warnings) {
-  AdapterMerger merger(env, recipe, seed);
-  SKEIN_ASSIGN(const LoraAdapter merged, merger.run(warnings));
-  SKEIN_TRY(write_lora_adapter(env, folder, merged, merger.slots()));
-  const MergedAdapter report = merger.report();
-  SKEIN_TRY(write_text_atomically(env, join_path(folder, "README.md"),
-                                  card_of(recipe, merger.adapters(), report, recipe_text, program)));
+  SKEIN_TRY(check_recipe(recipe, warnings));
+  std::vector<std::string> adapter_folders;
+  for (const InputModel& input : recipe.modules[0].models) {
+    SKEIN_ASSIGN(std::string adapter, adapter_folder_of(env, input.model, recipe.path));
+    adapter_folders.push_back(std::move(adapter));
+  }
+  SKEIN_ASSIGN(const bool ia3, are_ia3(env, adapter_folders));
+  MergedAdapter report;
+  if (ia3) {
+    SKEIN_ASSIGN(report, merge_ia3(env, recipe, seed, adapter_folders, folder, warnings));
+  } else {
+    AdapterMerger merger(env, recipe, seed, adapter_folders);
+    SKEIN_ASSIGN(const LoraAdapter merged, merger.run(warnings));
+    SKEIN_TRY(write_lora_adapter(env, folder, merged, merger.slots()));
+    report = merger.report();
+  }
+  SKEIN_ASSIGN(const std::string card, card_of(env, recipe, adapter_folders, report, recipe_text, program));
+  SKEIN_TRY(write_text_atomically(env, join_path(folder, "README.md"), card));
   SKEIN_TRY(write_text_atomically(env, join_path(folder, "mergekit_config.yml"), recipe_text));
   return report;
 }

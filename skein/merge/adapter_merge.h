@@ -29,8 +29,8 @@ struct MergedAdapter {
 };
 
 // Reads, merges and writes adapter_config.json, adapter_model.safetensors, README.md and mergekit_config.yml into
-// `folder`, which exists. recipe_text, program: for the card. Memory: the adapters, and for methods on dense products
-// the deltas of one module.
+// `folder`, which exists. LoRA, or (IA)3 (see ia3_merge.h). recipe_text, program: for the card. Memory: the adapters,
+// and for methods on dense products the deltas of one module.
 Result<MergedAdapter> merge_adapters(Env& env, const Recipe& recipe, std::uint64_t seed, const std::string& folder,
                                      const std::string& recipe_text, const std::string& program,
                                      std::vector<std::string>& warnings);

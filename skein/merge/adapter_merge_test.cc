@@ -290,10 +290,56 @@ TEST(AdapterMerge, MergesProductsAsTheFineTunesTheyStandFor) {
   }
 }
 
+std::map<std::string, Values> merge_ia3_vectors(const std::string& text) {
+  const auto recipes = or_throw(parse_recipes(text, kGolden + "recipe.yml"));
+  EXPECT_TRUE(or_throw(merges_adapters(real_env(), recipes[0])));
+  const std::string folder = (std::filesystem::temp_directory_path() / concat("skein_ia3_merge_", getpid())).string();
+  or_throw(real_env().make_folders(folder));
+  std::vector<std::string> warnings;
+  or_throw(merge_adapters(real_env(), recipes[0], 0, folder, text, "Skein", warnings));
+  std::map<std::string, Values> vectors;
+  const auto file = or_throw(open_safetensors(real_env(), folder + "/adapter_model.safetensors"));
+  for (const TensorInfo& info : file->tensors()) {
+    Values& values = vectors[info.name];
+    values.resize(*checked_numel(info.shape));
+    or_throw(file->read(info.name, DType::kF32, std::as_writable_bytes(std::span(values))));
+  }
+  or_throw(real_env().remove_tree(folder));
+  return vectors;
+}
+
+Values vector_of(const std::string& file, const std::string& name) {
+  const auto weights = or_throw(open_safetensors(real_env(), kGolden + "adapters/" + file));
+  Values values(*checked_numel(weights->find(name)->shape));
+  or_throw(weights->read(name, DType::kF32, std::as_writable_bytes(std::span(values))));
+  return values;
+}
+
+TEST(AdapterMerge, SumsIa3VectorsAsPeftAndAroundOnes) {
+  const std::vector<std::pair<std::string, double>> quarters = {{"ia3_one", 0.25}, {"ia3_two", 0.75}};
+  const auto peft = merge_ia3_vectors(recipe_of("linear", quarters, "convention: peft"));
+  const auto around_ones = merge_ia3_vectors(recipe_of("linear", quarters, ""));
+  // Weights that sum to 1/2: the plain sum halves every activation, around ones the effect is halved.
+  const auto halved = merge_ia3_vectors(recipe_of("task_arithmetic", {{"ia3_one", 0.5}}, ""));
+  ASSERT_EQ(peft.size(), 9U);
+  for (const auto& [name, values] : peft) {
+    const std::string module = name.substr(17, name.size() - 17 - 6);
+    const Values theirs = vector_of("combined_ia3.safetensors", module);
+    const Values one = vector_of("ia3_one/adapter_model.safetensors", name);
+    for (std::size_t at = 0; at < values.size(); ++at) {
+      EXPECT_NEAR(values[at], theirs[at], 3e-7) << name;
+      EXPECT_NEAR(around_ones.at(name)[at], theirs[at], 3e-7) << name;
+      EXPECT_NEAR(halved.at(name)[at], 1 + 0.5 * (one[at] - 1), 3e-7) << name;
+    }
+  }
+}
+
 TEST(AdapterMerge, RefusesByNameWhatItDoesNotMerge) {
   const auto message = [](const std::string& text) { return merge(text).error().message; };
   EXPECT_THAT(message(recipe_of("ties", {{"two", 1}, {"dora", 1}}, "")), HasSubstr("use_dora"));
   EXPECT_THAT(message(recipe_of("ties", {{"two", 1}, {"patterns", 1}}, "convention: peft")), HasSubstr("of one rank"));
+  EXPECT_THAT(message(recipe_of("linear", {{"two", 1}, {"ia3_one", 1}}, "")),
+              HasSubstr("do not merge with each other"));
   EXPECT_THAT(message(recipe_of("breadcrumbs", kTwo, "convention: peft")), HasSubstr("PEFT has no breadcrumbs"));
   EXPECT_THAT(message(recipe_of("linear", kTwo, "rank: 0.5")), HasSubstr("a whole number from 1 was expected"));
   EXPECT_THAT(message(recipe_of("linear", kTwo, "rnak: 4")), HasSubstr("did you mean rank"));

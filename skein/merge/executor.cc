@@ -21,6 +21,11 @@ namespace {
 
 constexpr int kNoSweep = -1;
 
+// How far reading ahead of the workers goes, and in which steps. Steps of several blocks keep the disk's requests large
+// where blocks of many files alternate.
+constexpr std::uint64_t kAheadBytes = 96 << 20;
+constexpr std::int64_t kAheadBlocks = 32;
+
 // A tensor in work: the pass it is in, which of its blocks are handed out, which are done.
 struct Active {
   std::size_t tensor_idx = 0;
@@ -30,6 +35,8 @@ struct Active {
   BlockLayout blocks;
   bool is_alone = false;  // Pieces::kTensor: uses all threads itself
   int pass = 0, num_passes = 0;
+  bool is_first_read = true;  // no pass over it has ended yet
+  std::uint64_t block_input_bytes = 0;
   bool is_finishing = false;  // a worker is between two passes
   std::int64_t next_block = 0, done_blocks = 0;
   std::int64_t working_bytes = 0;
@@ -51,6 +58,7 @@ class Run {
 
   Status go() {
     std::vector<std::thread> workers;
+    workers.emplace_back([this] { read_ahead(); });
     for (int i = 0; i < options_.memory.num_workers; ++i) workers.emplace_back([this, i] { work(i); });
     watch();
     for (auto& worker : workers) worker.join();
@@ -74,17 +82,29 @@ class Run {
       lock.lock();
       if (!delivered.ok() && status_.ok()) status_ = delivered;
     }
+    is_over_ = true;
     ready_.notify_all();
+    ahead_.notify_all();
   }
 
   Status deliver() {
     if (sweep_ != kNoSweep) return {};
     std::vector<std::pair<std::size_t, TensorRecord>> records;
+    std::vector<std::pair<const OutputTensor*, std::int64_t>> begun;  // elements handed out for writing
     std::uint64_t bytes = 0;
     {
       const std::lock_guard lock(mutex_);
       records.swap(finished_);
       bytes = written_bytes_;
+      for (const auto& active : active_) {
+        if (active->pass < active->num_passes) continue;
+        begun.push_back({active->tensor, active->next_block * active->blocks.block_elements});
+      }
+    }
+    // Dirty pages go to the disk while the rest is computed, so that the last sync has little to wait for.
+    for (const auto& [tensor, num_elements] : begun) {
+      files_[static_cast<std::size_t>(tensor->file)]->start_writing(
+          tensor->offset, static_cast<std::uint64_t>(num_elements * dtype_size(tensor->dtype)));
     }
     for (const auto& [tensor_idx, record] : records) {
       const auto& tensor = plan_.tensors[tensor_idx];
@@ -92,6 +112,37 @@ class Run {
       if (options_.on_done) SKEIN_TRY(options_.on_done(tensor_idx, record));
     }
     return options_.on_tick ? options_.on_tick(bytes) : Status();
+  }
+
+  // ---- reading ahead ----
+
+  // Asks for the bytes of blocks in the order in which they will be handed out, as far ahead as is good.
+  void read_ahead() {
+    std::vector<FileRange> ranges;
+    std::uint64_t asked = 0;
+    for (const std::size_t tensor_idx : wanted_) {
+      const auto& tensor = plan_.tensors[tensor_idx];
+      const std::int64_t num_elements = tensor.num_elements(), step = kAheadBlocks * kBlockElements;
+      for (std::int64_t first = 0; first < num_elements; first += step) {
+        {
+          std::unique_lock lock(mutex_);
+          ahead_.wait(lock, [&] { return asked < handed_bytes_ + kAheadBytes || !status_.ok() || is_over_; });
+          if (!status_.ok() || is_over_) return;
+        }
+        ranges.clear();
+        ranges_of(tensor, first, std::min(step, num_elements - first), ranges);
+        for (const auto& range : ranges) {
+          range.file->will_need(range.offset, range.size);
+          asked += range.size;
+        }
+      }
+    }
+  }
+
+  static void ranges_of(const OutputTensor& tensor, std::int64_t first, std::int64_t count,
+                        std::vector<FileRange>& ranges) {
+    for (const auto& model : tensor.models) model->ranges(first, count, ranges);
+    if (tensor.base != nullptr) tensor.base->ranges(first, count, ranges);
   }
 
   // ---- workers ----
@@ -107,6 +158,7 @@ class Run {
         continue;
       }
       const std::int64_t block = active->next_block++;
+      if (active->is_first_read) note_handed(*active, block);
       lock.unlock();
       BlockResult result;
       const Status done = do_block(*active, block, worker, buffers, result);
@@ -125,7 +177,13 @@ class Run {
   void fail(const Status& status) {
     if (status_.ok()) status_ = status;
     ready_.notify_all();
+    ahead_.notify_all();
     changed_.notify_all();
+  }
+
+  void note_handed(Active& active, std::int64_t block) {
+    handed_bytes_ += active.block_input_bytes;
+    if (block % kAheadBlocks == 0 || active.next_block == active.blocks.num_blocks) ahead_.notify_one();
   }
 
   // A tensor with a block to do; null: wait, or stop.
@@ -167,6 +225,12 @@ class Run {
     if (active->is_alone && !active_.empty()) return false;
     active->blocks = layout(pieces, active->tensor->shape);
     if (sweep_ == kNoSweep) active->digests.resize(static_cast<std::size_t>(active->blocks.num_blocks));
+    std::vector<FileRange> ranges;
+    ranges_of(*active->tensor, 0, active->tensor->num_elements(), ranges);
+    std::uint64_t input_bytes = 0;
+    for (const auto& range : ranges) input_bytes += range.size;
+    active->block_input_bytes =
+        input_bytes / static_cast<std::uint64_t>(std::max<std::int64_t>(1, active->blocks.num_blocks));
     working_bytes_ += active->working_bytes;
     ++next_wanted_;
     active_.push_back(std::move(active));
@@ -271,6 +335,7 @@ class Run {
       return;
     }
     active.is_finishing = false;
+    active.is_first_read = false;
     ++active.pass;
     active.num_passes = std::max(num_passes, active.pass);
     active.next_block = active.done_blocks = 0;
@@ -299,12 +364,15 @@ class Run {
   const int sweep_;
 
   std::mutex mutex_;
+  std::condition_variable ahead_;               // the thread that reads ahead: workers have moved on
   std::condition_variable ready_;               // workers: there may be a block
   std::condition_variable changed_;             // the calling thread: the end, or an error
   std::deque<std::unique_ptr<Active>> active_;  // oldest first
   std::size_t next_wanted_ = 0, num_done_ = 0;
   std::int64_t working_bytes_ = 0;  // of active_
   std::uint64_t written_bytes_ = 0;
+  std::uint64_t handed_bytes_ = 0;  // of inputs, in first passes
+  bool is_over_ = false;
   std::vector<std::pair<std::size_t, TensorRecord>> finished_;
   Status status_;
 };

@@ -43,7 +43,7 @@ Status place(std::int64_t id, const std::string& token, bool is_added, const std
 Status read_json_tokens(const std::string& where, ModelVocabulary& vocabulary) {
   const Json* model = member(vocabulary.tokenizer, "model");
   const Json* vocab = model == nullptr ? nullptr : member(*model, "vocab");
-  if (vocab == nullptr) return Error{concat(where, ": has no model.vocab")};
+  if (vocab == nullptr || !vocab->is_structured()) return Error{concat(where, ": has no table or list model.vocab")};
   if (vocab->is_object()) {  // BPE, WordPiece, WordLevel
     vocabulary.ids.reserve(vocab->size());
     for (const auto& [token, id] : vocab->items()) {
@@ -62,7 +62,9 @@ Status read_json_tokens(const std::string& where, ModelVocabulary& vocabulary) {
     }
   }
   if (const Json* added = member(vocabulary.tokenizer, "added_tokens"); added != nullptr) {
+    if (!added->is_array() && !added->is_null()) return Error{concat(where, ": added_tokens is not a list")};
     for (const Json& entry : *added) {
+      if (!entry.is_object()) return Error{concat(where, ": added_tokens holds ", printable(entry.dump()))};
       SKEIN_ASSIGN(const std::int64_t id, json_integer(entry, "id", std::nullopt, where));
       SKEIN_ASSIGN(const std::string content, json_string(entry, "content", std::nullopt, where));
       SKEIN_TRY(place(id, content, true, where, vocabulary));

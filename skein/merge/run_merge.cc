@@ -14,6 +14,7 @@
 #include "skein/merge/journal.h"
 #include "skein/merge/manifest.h"
 #include "skein/merge/merge_description.h"
+#include "skein/merge/merge_statistics.h"
 #include "skein/merge/output_files.h"
 #include "skein/merge/recipe.h"
 #include "skein/merge/run_adapter_merge.h"
@@ -161,7 +162,7 @@ class StageRun {
 
   // Records of an earlier run whose bytes are still there: what is read again is what is believed.
   Status take_over(const std::vector<std::size_t>& share) {
-    if (!request_.resume) return {};
+    if (!request_.resume || statistics_) return {};  // statistics are of the blocks that this run sees
     SKEIN_ASSIGN(const Records known, read_journals(env_, work(), plan_));
     for (const std::size_t i : share) {
       const auto found = known.find(i);
@@ -179,6 +180,7 @@ class StageRun {
 
   Status write_tensors() {
     const auto share = share_of_rank(plan_, comm_.rank(), comm_.size());
+    if (request_.statistics_page) statistics_.emplace(plan_);
     SKEIN_TRY(agree(comm_, take_over(share)));  // before anyone writes to a journal
     SKEIN_TRY(agree(comm_, open_files()));
     std::vector<std::size_t> wanted;
@@ -196,6 +198,7 @@ class StageRun {
       if (request_.on_progress) request_.on_progress(bytes, plan_.weight_bytes());
       return Clock::now() - synced_at_ >= request_.journal_every ? sync() : Status();
     };
+    options.observer = statistics_ ? &*statistics_ : nullptr;
     const Status executed = execute(plan_, comm_, wanted, files_, options);
     const Status synced = sync();  // also of a run that failed: that much can be gone on with
     SKEIN_TRY(executed);
@@ -240,7 +243,10 @@ class StageRun {
       lines += concat(i, " ", record.digest, " ", record.piece_bytes, " ", record.num_nonfinite, "\n");
     }
     const auto parts = comm_.gather(std::as_bytes(std::span(lines)), 0);
+    const std::string statistics = statistics_ ? statistics_->lines() : std::string();
+    const auto statistics_parts = comm_.gather(std::as_bytes(std::span(statistics)), 0);
     if (!is_root()) return {};
+    if (statistics_) SKEIN_TRY(write_statistics(statistics_parts));
     std::vector<TensorRecord> records(plan_.tensors.size());
     for (const auto& part : parts) {
       std::istringstream stream(std::string(reinterpret_cast<const char*>(part.data()), part.size()));
@@ -254,6 +260,15 @@ class StageRun {
       summary_.nonfinite_tensors.push_back(plan_.tensors[i].name);
     }
     return write_rest(records);
+  }
+
+  Status write_statistics(const std::vector<std::vector<std::byte>>& parts) {
+    std::string lines;
+    for (const auto& part : parts) lines.append(reinterpret_cast<const char*>(part.data()), part.size());
+    SKEIN_ASSIGN(const Json json, statistics_json(plan_, lines));
+    SKEIN_TRY(write_text_atomically(env_, work_file("merge_stats.json"),
+                                    json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
+    return write_text_atomically(env_, work_file("merge_stats.html"), request_.statistics_page(json));
   }
 
   Status write_rest(const std::vector<TensorRecord>& records) {
@@ -315,6 +330,7 @@ class StageRun {
   std::unique_ptr<OutputFolder> folder_;  // the root's
   std::vector<std::unique_ptr<SizedFile>> files_;
   std::unique_ptr<Journal> journal_;
+  std::optional<StatisticsObserver> statistics_;
   Records records_;
   std::vector<std::pair<std::size_t, TensorRecord>> unsynced_;
   std::size_t num_journaled_ = 0;

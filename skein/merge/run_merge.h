@@ -24,7 +24,8 @@ struct MergeRequest {
   int num_threads = 1;
   bool overwrite = false;
   bool resume = false;
-  bool statistics = false;
+  // Set: merge_stats.json is written too, and what this makes of it as merge_stats.html.
+  std::function<std::string(const Json& statistics)> statistics_page;
   bool truncate_embeddings = false;               // embeddings of different sizes cut to the rows that all have
   std::string version;                            // of skein, for the manifest
   std::chrono::milliseconds journal_every{2000};  // how much work a crash can cost

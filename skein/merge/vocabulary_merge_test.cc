@@ -276,6 +276,40 @@ TEST(VocabularyMerge, LeavesOutTokensThatHaveNoRow) {
   EXPECT_THAT(merged.report.notes, testing::Contains(HasSubstr("7 tokens of tools have no row")));
 }
 
+// Every value of a tokenizer.json in turn replaced by one of another kind, or left out: an error or a merge, never an
+// exception or a crash.
+TEST(VocabularyMerge, TakesAnyLieOfATokenizerFileAsAnError) {
+  const auto env = make_memory_env();
+  for (const char* folder : {"a", "b"}) or_throw(env->make_folders(folder));
+  const auto put = [&](const std::string& folder, const std::string& text) {
+    or_throw(write_text_atomically(*env, folder + "/tokenizer.json", text));
+  };
+  const std::string other = or_throw(read_text_file(real_env(), kGolden + "models/other/tokenizer.json"));
+  int merged = 0, refused = 0;
+  for (const char* name : {"tools", "unigram"}) {
+    const Json whole = or_throw(read_json_file(real_env(), kGolden + "models/" + name + "/tokenizer.json"));
+    const Json flat = whole.flatten();
+    const Json lies[] = {nullptr, "word", -1, 1e300, Json::array(), Json::object(), Json::array({1, 2}), true};
+    for (const bool is_base : {true, false}) {
+      put(is_base ? "b" : "a", other);
+      int at = 0;
+      for (const auto& [path, value] : flat.items()) {
+        for (auto pointer = Json::json_pointer(path); !pointer.empty(); pointer.pop_back()) {
+          Json lie = whole;
+          lie[pointer] = lies[static_cast<std::size_t>(at++) % std::size(lies)];
+          put(is_base ? "a" : "b", lie.dump());
+          const std::vector<VocabularyInput> inputs = {{.ref = {.path = "a"}, .folder = "a", .num_rows = 26},
+                                                       {.ref = {.path = "b"}, .folder = "b", .num_rows = 26}};
+          const TokenizerRecipe recipe{.from = TokenizerRecipe::From::kUnion};
+          ++(merge_vocabularies(*env, recipe, inputs, 0, "recipe.yml").ok() ? merged : refused);
+        }
+      }
+    }
+  }
+  EXPECT_GT(merged, 100);
+  EXPECT_GT(refused, 100);
+}
+
 TEST(EmbeddingRows, TakesTheNamesOfEmbeddingsAndHeadsOnly) {
   for (const char* name :
        {"model.embed_tokens.weight", "lm_head.weight", "transformer.wte.weight", "shared.weight", "output.weight"})

@@ -96,6 +96,15 @@ TEST(Merge, DryRunPrintsThePlanAndWritesNothing) {
   EXPECT_THAT(names_in(models.folder.path()), ElementsAre("a", "b", "base", "recipe.yml"));
 }
 
+TEST(Merge, WritesStatisticsAndAPageThatNeedsNothingElse) {
+  const Models models;
+  ASSERT_EQ(run_skein(models.merge("out", {"--stats"})).code, 0);
+  EXPECT_EQ(json_of(read_file(models.folder / "out/merge_stats.json"))["tensors"].size(), 6u);
+  const std::string page = read_file(models.folder / "out/merge_stats.html");
+  EXPECT_THAT(page, testing::AllOf(HasSubstr("model.layers.3.mlp.up_proj.weight"), Not(HasSubstr("SKEIN_MERGE_STATS")),
+                                   Not(HasSubstr("http://")), Not(HasSubstr("https://"))));
+}
+
 TEST(Merge, NamesTheLineOfAMisspeltKeyAndTheKeyThatWasMeant) {
   const Models models;
   write_file(models.recipe, "merge_method: linear\nmodls:\n- model: x\n");

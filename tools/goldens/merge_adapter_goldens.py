@@ -7,6 +7,7 @@ Writes under tests/golden/merge/adapters/:
     NAME/{adapter_config.json,adapter_model.safetensors}   two, three: equal ranks, other scales; patterns: other ranks and
                                               scales by module; rslora: alpha / sqrt(r); dora, bias: what Skein refuses
     folded.safetensors    "NAME|TENSOR": the f32 base's tensors that the adapter changes, after merge_and_unload
+    ia3_one, ia3_two/     (IA)3 vectors; combined_ia3.safetensors: PEFT's weighted sum of them
     combined.safetensors  "COMBINATION|MODULE.lora_A" and "...lora_B" of add_weighted_adapter, scale 1; random ones with
                           the masks they drew, U8: "COMBINATION|MODULE|mask.ADAPTER.SIDE" (side A, B or delta)
 """
@@ -18,7 +19,7 @@ import shutil
 import peft
 import torch
 from golden_file import GOLDEN, made_by, save_readable
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from peft.utils import merge_utils
 from transformers import LlamaForCausalLM
 
@@ -65,18 +66,42 @@ def write_adapters():
         for key, parameter in model.named_parameters():
             if "lora_" in key or key.endswith(".bias"):  # B begins at zero otherwise
                 parameter.data = torch.randn(parameter.shape) * 0.05
-        model.save_pretrained(ROOT / name)
-        (ROOT / name / "README.md").unlink(missing_ok=True)
-        config_path = ROOT / name / "adapter_config.json"
-        config = json.loads(config_path.read_text())
-        config["base_model_name_or_path"] = "models/f32/base"
-        config["target_modules"] = sorted(config["target_modules"])  # a set: another order in every process
-        config_path.write_text(json.dumps(config, indent=2) + "\n")
+        save_adapter(model, name)
         if name in ("dora", "bias"):
             continue
         after = PeftModel.from_pretrained(base_model(), ROOT / name).merge_and_unload().state_dict()
         folded |= {f"{name}|{key}": value for key, value in after.items() if not torch.equal(value, before[key])}
     save_readable(folded, ROOT / "folded.safetensors", made_by(__file__, peft=peft.__version__))
+
+
+def write_ia3():
+    """Two sets of (IA)3 vectors, and PEFT's weighted sum of them: "MODULE" with weights 0.25 and 0.75."""
+    for index, name in enumerate(("ia3_one", "ia3_two")):
+        torch.manual_seed(200 + index)
+        model = get_peft_model(base_model(), IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"],
+                                                       feedforward_modules=["down_proj"]))
+        for key, parameter in model.named_parameters():
+            if "ia3_l" in key:
+                parameter.data = 1 + torch.randn(parameter.shape) * 0.1
+        save_adapter(model, name)
+    model = PeftModel.from_pretrained(base_model(), ROOT / "ia3_one", adapter_name="ia3_one")
+    model.load_adapter(ROOT / "ia3_two", adapter_name="ia3_two")
+    model.add_weighted_adapter(["ia3_one", "ia3_two"], [0.25, 0.75], "combined")
+    sums = {key.removeprefix("base_model.model."): module.ia3_l["combined"].data
+            for key, module in model.named_modules() if hasattr(module, "ia3_l") and "combined" in module.ia3_l}
+    save_readable(sums, ROOT / "combined_ia3.safetensors", made_by(__file__, peft=peft.__version__))
+
+
+def save_adapter(model, name):
+    model.save_pretrained(ROOT / name)
+    (ROOT / name / "README.md").unlink(missing_ok=True)
+    config_path = ROOT / name / "adapter_config.json"
+    config = json.loads(config_path.read_text())
+    config["base_model_name_or_path"] = "models/f32/base"
+    for key in ("target_modules", "feedforward_modules"):  # sets: another order in every process
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
+    config_path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def combine(name, adapters, weights, arguments):
@@ -114,6 +139,7 @@ def combine(name, adapters, weights, arguments):
 def main():
     shutil.rmtree(ROOT, ignore_errors=True)
     write_adapters()
+    write_ia3()
     combined = {}
     for name, (adapters, weights, arguments) in COMBINATIONS.items():
         combined |= combine(name, adapters, weights, arguments)

@@ -55,7 +55,8 @@ std::vector<std::string> recipe_names() {
   return names;
 }
 
-Tensors merge_with_skein(const std::string& recipe_path, std::uint64_t seed) {
+Tensors merge_with_skein(const std::string& recipe_path, std::uint64_t seed,
+                         const std::function<void(const std::string& folder)>& look) {
   const auto folder = std::filesystem::temp_directory_path() / ("skein_merge_agreement_" + std::to_string(getpid()));
   MergeRequest request;
   request.recipe_path = recipe_path;
@@ -66,6 +67,7 @@ Tensors merge_with_skein(const std::string& recipe_path, std::uint64_t seed) {
   const auto comm = or_throw(make_comm());
   or_throw(run_merge(real_env(), *comm, request));
   Tensors tensors = read_tensors(request.out);
+  if (look) look(request.out);
   or_throw(real_env().remove_tree(request.out));
   return tensors;
 }

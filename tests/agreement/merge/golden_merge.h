@@ -1,6 +1,7 @@
 // A recipe of tests/golden/merge, Skein's output for it and mergekit's.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,8 +26,9 @@ using Tensors = std::map<std::string, Tensor>;
 Tensors read_tensors(const std::string& path);  // a file, or a folder of shards
 std::vector<std::string> recipe_names();        // of recipes/, sorted
 
-// Runs run_merge on a recipe file into a folder that is removed afterwards.
-Tensors merge_with_skein(const std::string& recipe_path, std::uint64_t seed = 0);
+// Runs run_merge on a recipe file into a folder that is removed afterwards; look: what else to see there before.
+Tensors merge_with_skein(const std::string& recipe_path, std::uint64_t seed = 0,
+                         const std::function<void(const std::string& folder)>& look = {});
 // The same recipe planned only: its jobs with their parameters, its tensors with their readers.
 struct Planned {
   Recipe recipe;
