@@ -10,7 +10,6 @@
 
 #include "hwy/targets.h"
 #include "skein/base/half.h"
-#include "skein/io/half_kernels.h"
 #include "skein/merge/kernels/random_mask.h"
 #include "skein/merge/kernels/select.h"
 #include "skein/merge/kernels/sums.h"
@@ -49,11 +48,11 @@ TEST(Tiles, LoadAndStoreEveryHalf) {
         kernels.store(tile, n, {.data = back.data() + 1, .dtype = type}, 0);
         for (std::int64_t i = 0; i < n; ++i) {
           const auto half = static_cast<std::uint16_t>(first + i);
-          const float want = type == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32_inline(half);
+          const float want = type == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
           ASSERT_EQ(std::bit_cast<std::uint32_t>(tile[i]), std::bit_cast<std::uint32_t>(want)) << half;
           std::uint16_t got = 0;
           std::memcpy(&got, back.data() + 1 + 2 * i, 2);
-          ASSERT_EQ(got, type == DType::kBF16 ? f32_to_bf16(want) : f32_to_f16_inline(want)) << half;
+          ASSERT_EQ(got, type == DType::kBF16 ? f32_to_bf16(want) : f32_to_f16(want)) << half;
         }
       }
     }
@@ -80,7 +79,7 @@ TEST(Tiles, RoundAsTheScalarTwin) {
     for (const DType type : {DType::kBF16, DType::kF16}) {
       tile_kernels().store(values.data(), 1000, {.data = reinterpret_cast<std::byte*>(out.data()), .dtype = type}, 0);
       for (std::size_t i = 0; i < out.size(); ++i) {
-        EXPECT_EQ(out[i], type == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16_inline(values[i])) << values[i];
+        EXPECT_EQ(out[i], type == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i])) << values[i];
       }
     }
   });

@@ -7,7 +7,7 @@
 #define HWY_TARGET_INCLUDE "skein/merge/kernels/select.cc"
 #include "hwy/foreach_target.h"
 //
-#include "skein/io/half_kernels.h"
+#include "skein/base/half.h"
 #include "skein/merge/kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -131,7 +131,7 @@ std::uint32_t magnitude_key(DType type, std::uint32_t bits) {
     case DType::kBF16:
       return std::min<std::uint32_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16, 0x7fffU);
     case DType::kF16:
-      return f32_to_f16_inline(std::bit_cast<float>(bits));
+      return f32_to_f16(std::bit_cast<float>(bits));
     default:
       return bits >> 16;
   }

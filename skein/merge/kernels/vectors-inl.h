@@ -30,7 +30,7 @@ HWY_INLINE VU magnitude_bits(VF value) { return hn::And(hn::BitCast(U(), value),
 
 HWY_INLINE VF from_bf16(VU bits) { return hn::BitCast(F(), hn::ShiftLeft<16>(bits)); }
 
-// As f16_to_f32_inline of io/half_kernels.h.
+// As f16_to_f32 of base/half.h.
 HWY_INLINE VF from_f16(VU half) {
   const U u;
   const F f;
@@ -54,7 +54,7 @@ HWY_INLINE VU to_bf16(VF value) {
   return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(value)), quiet, rounded);
 }
 
-// As f32_to_f16_inline of io/half_kernels.h. Compared as signed: magnitudes have no sign bit.
+// As f32_to_f16 of base/half.h. Compared as signed: magnitudes have no sign bit.
 HWY_INLINE VU to_f16(VF value) {
   const U u;
   const F f;

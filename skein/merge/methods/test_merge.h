@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "skein/base/half.h"
-#include "skein/io/half_kernels.h"
 #include "skein/merge/method.h"
 
 namespace skein::merge {
@@ -21,7 +20,7 @@ namespace skein::merge {
 inline std::vector<std::byte> encoded(const std::vector<float>& values, DType type) {
   std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(dtype_size(type)));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::uint16_t half = type == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16_inline(values[i]);
+    const std::uint16_t half = type == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
     if (type == DType::kF32) {
       std::memcpy(bytes.data() + 4 * i, &values[i], 4);
     } else {
@@ -39,7 +38,7 @@ inline std::vector<float> decoded(const std::vector<std::byte>& bytes, DType typ
       std::memcpy(&values[i], bytes.data() + 4 * i, 4);
     } else {
       std::memcpy(&half, bytes.data() + 2 * i, 2);
-      values[i] = type == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32_inline(half);
+      values[i] = type == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
     }
   }
   return values;
