@@ -12,6 +12,7 @@
 #include "skein/merge/adapter_parameters.h"
 #include "skein/merge/adapter_source.h"
 #include "skein/merge/delta_merge.h"
+#include "skein/merge/ia3_file.h"
 #include "skein/merge/ia3_merge.h"
 #include "skein/merge/low_rank.h"
 #include "skein/merge/methods/methods.h"  // the short forms of parameters
@@ -391,11 +392,9 @@ Status check_recipe(const Recipe& recipe, std::vector<std::string>& warnings) {
 Result<bool> are_ia3(Env& env, const std::vector<std::string>& folders) {
   std::optional<bool> ia3;
   for (const std::string& folder : folders) {
-    const std::string path = join_path(folder, "adapter_config.json");
-    SKEIN_ASSIGN(const Json json, read_json_file(env, path));
-    SKEIN_ASSIGN(const AdapterConfig config, adapter_config_from_json(json, path));
-    const bool is_ia3 = config.kind == AdapterKind::kIa3;
-    if (ia3 && *ia3 != is_ia3) return Error{concat(path, ": LoRA and (IA)3 adapters do not merge with each other")};
+    SKEIN_ASSIGN(const AdapterKind kind, adapter_kind_of(env, folder));
+    const bool is_ia3 = kind == AdapterKind::kIa3;
+    if (ia3 && *ia3 != is_ia3) return Error{concat(folder, ": LoRA and (IA)3 adapters do not merge with each other")};
     ia3 = is_ia3;
   }
   return ia3.value_or(false);
