@@ -8,6 +8,7 @@
 #include "skein/io/convert_elements.h"
 #include "skein/io/safetensors.h"
 #include "skein/merge/aligned_bytes.h"
+#include "skein/merge/ia3_file.h"
 #include "skein/merge/kernels/tiles.h"
 #include "skein/merge/layer_name.h"
 
@@ -15,6 +16,16 @@ namespace skein::merge {
 namespace {
 
 constexpr std::string_view kKeyPrefix = "base_model.model.";
+
+// A reader's elements as f32, whatever it gives.
+Status read_as_f32(const TensorReader& reader, std::int64_t first, std::int64_t count, std::byte* out,
+                   std::vector<std::byte>& scratch) {
+  if (reader.dtype() == DType::kF32) return reader.read(first, count, out, scratch);
+  AlignedBytes bytes(count * dtype_size(reader.dtype()));
+  SKEIN_TRY(reader.read(first, count, bytes.data(), scratch));
+  convert_to_f32(reader.dtype(), bytes.data(), count, reinterpret_cast<float*>(out));
+  return {};
+}
 
 class LoraReader : public TensorReader {
  public:
@@ -26,13 +37,7 @@ class LoraReader : public TensorReader {
   DType stored_dtype() const override { return inner_->stored_dtype(); }
 
   Status read(std::int64_t first, std::int64_t count, std::byte* out, std::vector<std::byte>& scratch) const override {
-    if (inner_->dtype() == DType::kF32) {
-      SKEIN_TRY(inner_->read(first, count, out, scratch));
-    } else {
-      AlignedBytes bytes(count * dtype_size(inner_->dtype()));
-      SKEIN_TRY(inner_->read(first, count, bytes.data(), scratch));
-      convert_to_f32(inner_->dtype(), bytes.data(), count, reinterpret_cast<float*>(out));
-    }
+    SKEIN_TRY(read_as_f32(*inner_, first, count, out, scratch));
     auto* values = reinterpret_cast<float*>(out);
     alignas(64) float tile[kTile], sum[kTile];
     while (count > 0) {  // a part of one row at a time
@@ -76,15 +81,50 @@ class LoraReader : public TensorReader {
   TileKernels kernels_;
 };
 
+// inner * vector along the rows or the columns of a (D_out, D_in) weight, or along a bias (D_out).
+class ScaledReader : public TensorReader {
+ public:
+  ScaledReader(std::shared_ptr<const TensorReader> inner, Ia3Vector vector)
+      : inner_(std::move(inner)), vector_(std::move(vector)) {
+    row_ = inner_->shape().size() < 2 ? 1 : inner_->shape()[1];
+  }
+
+  const Shape& shape() const override { return inner_->shape(); }
+  DType dtype() const override { return DType::kF32; }
+  DType stored_dtype() const override { return inner_->stored_dtype(); }
+
+  Status read(std::int64_t first, std::int64_t count, std::byte* out, std::vector<std::byte>& scratch) const override {
+    SKEIN_TRY(read_as_f32(*inner_, first, count, out, scratch));
+    auto* values = reinterpret_cast<float*>(out);
+    for (std::int64_t at = 0; at < count; ++at) {
+      const std::int64_t place = vector_.scales_input() ? (first + at) % row_ : (first + at) / row_;
+      values[at] *= vector_.values[static_cast<std::size_t>(place)];
+    }
+    return {};
+  }
+  void ranges(std::int64_t first, std::int64_t count, std::vector<FileRange>& out) const override {
+    inner_->ranges(first, count, out);
+  }
+  std::int64_t working_bytes(std::int64_t count) const override {
+    return inner_->working_bytes(count) + count * dtype_size(inner_->dtype()) +
+           static_cast<std::int64_t>(vector_.values.size() * sizeof(float));
+  }
+
+ private:
+  std::shared_ptr<const TensorReader> inner_;
+  Ia3Vector vector_;
+  std::int64_t row_ = 1;
+};
+
 class AdaptedSource : public Source {
  public:
-  AdaptedSource(std::unique_ptr<Source> base, AdapterFile file) : base_(std::move(base)) {
+  AdaptedSource(std::unique_ptr<Source> base, const std::vector<InputFile>& adapter_files) : base_(std::move(base)) {
     ref = base_->ref;
     folder = base_->folder;
     adapter_folder = base_->adapter_folder;
     config = base_->config;
     files = base_->files;
-    files.insert(files.end(), file.files.begin(), file.files.end());
+    files.insert(files.end(), adapter_files.begin(), adapter_files.end());
     std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
   }
 
@@ -92,22 +132,27 @@ class AdaptedSource : public Source {
     for (LoraTensors& lora : file.adapter.modules) {
       const SlotName& slot = file.slots[lora.slot_idx];
       const std::string name = slot.module + ".weight";
-      auto inner = base_->find(name);
-      if (inner == nullptr) {
-        return Error{concat(file.folder, ": adapts ", printable(slot.module), ", but ", base_->folder,
-                            " has no tensor ", printable(name), "; an adapter of another base, or of a tied matrix")};
-      }
-      const Shape expected{slot.d_out, slot.d_in};
-      if (inner->shape() != expected) {
-        return Error{concat(file.folder, ": its matrices for ", printable(slot.module), " fit a weight ",
-                            to_string(expected), "; ", base_->folder, " has ", to_string(inner->shape()),
-                            "; an adapter of another base")};
-      }
-      if (!is_floating(inner->dtype())) {
-        return Error{concat(base_->folder, ": ", printable(name), " is stored as ", dtype_name(inner->dtype()),
-                            ", into which no adapter can be folded")};
-      }
+      SKEIN_ASSIGN(auto inner, weight_of(file.folder, slot.module, {slot.d_out, slot.d_in}));
       adapted_.emplace(name, make_lora_reader(std::move(inner), std::move(lora)));
+    }
+    return {};
+  }
+
+  // A bias is part of the output that a vector scales.
+  Status scale(const Ia3File& file) {
+    for (const auto& [module, vector] : file.modules) {
+      const auto stored = base_->find(module + ".weight");
+      Shape expected = stored == nullptr || stored->shape().size() != 2 ? Shape{0, 0} : stored->shape();
+      expected[vector.scales_input() ? 1 : 0] = static_cast<std::int64_t>(vector.values.size());
+      SKEIN_ASSIGN(auto inner, weight_of(file.folder, module, expected));
+      adapted_.emplace(module + ".weight", std::make_shared<ScaledReader>(std::move(inner), vector));
+      auto bias = base_->find(module + ".bias");
+      if (bias == nullptr || vector.scales_input()) continue;
+      if (bias->shape() != Shape{expected[0]} || !is_floating(bias->dtype())) {
+        return Error{concat(base_->folder, ": ", printable(module), ".bias is ", to_string(bias->shape()),
+                            ", which a vector for its output does not fit")};
+      }
+      adapted_.emplace(module + ".bias", std::make_shared<ScaledReader>(std::move(bias), vector));
     }
     return {};
   }
@@ -119,6 +164,26 @@ class AdaptedSource : public Source {
   }
 
  private:
+  // The base's weight of a module, if it has the shape that the adapter fits.
+  Result<std::shared_ptr<const TensorReader>> weight_of(const std::string& adapter, const std::string& module,
+                                                        const Shape& expected) const {
+    const std::string name = module + ".weight";
+    auto inner = base_->find(name);
+    if (inner == nullptr) {
+      return Error{concat(adapter, ": adapts ", printable(module), ", but ", base_->folder, " has no tensor ",
+                          printable(name), "; an adapter of another base, or of a tied matrix")};
+    }
+    if (inner->shape() != expected) {
+      return Error{concat(adapter, ": what it has for ", printable(module), " fits a weight ", to_string(expected),
+                          "; ", base_->folder, " has ", to_string(inner->shape()), "; an adapter of another base")};
+    }
+    if (!is_floating(inner->dtype())) {
+      return Error{concat(base_->folder, ": ", printable(name), " is stored as ", dtype_name(inner->dtype()),
+                          ", into which no adapter can be folded")};
+    }
+    return inner;
+  }
+
   std::unique_ptr<Source> base_;
   std::map<std::string, std::shared_ptr<const TensorReader>> adapted_;
 };
@@ -144,6 +209,17 @@ Result<std::vector<SlotName>> slots_of(const Checkpoint& file) {
   }
   if (slots.empty()) return Error{concat(file.path(), ": holds no lora_A or lora_B; a PEFT LoRA was expected")};
   return slots;
+}
+
+Result<std::vector<InputFile>> adapter_input_files(Env& env, const std::string& folder) {
+  std::vector<InputFile> files;
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    const std::string path = join_path(folder, name);
+    SKEIN_ASSIGN(const auto file, env.open(path));
+    SKEIN_ASSIGN(InputFile input, describe_input_file(env, path, *file));
+    files.push_back(std::move(input));
+  }
+  return files;
 }
 
 }  // namespace
@@ -181,18 +257,25 @@ Result<AdapterFile> read_adapter_file(Env& env, const std::string& folder) {
     SKEIN_ASSIGN(result.slots, slots_of(*weights));
   }
   SKEIN_ASSIGN(result.adapter, read_lora_adapter(env, folder, result.slots));
-  for (const std::string& path : {config_path, weights_path}) {
-    SKEIN_ASSIGN(const auto file, env.open(path));
-    SKEIN_ASSIGN(InputFile input, describe_input_file(env, path, *file));
-    result.files.push_back(std::move(input));
-  }
+  SKEIN_ASSIGN(result.files, adapter_input_files(env, folder));
   return result;
 }
 
 Result<std::unique_ptr<Source>> with_adapter(Env& env, std::unique_ptr<Source> base) {
   SKEIN_CHECK(!base->adapter_folder.empty());
-  SKEIN_ASSIGN(AdapterFile file, read_adapter_file(env, base->adapter_folder));
-  auto source = std::make_unique<AdaptedSource>(std::move(base), file);
+  const std::string folder = base->adapter_folder;
+  if (env.exists(join_path(folder, "adapter_config.json"))) {
+    SKEIN_ASSIGN(const AdapterKind kind, adapter_kind_of(env, folder));
+    if (kind == AdapterKind::kIa3) {
+      SKEIN_ASSIGN(const Ia3File file, read_ia3_file(env, folder));
+      SKEIN_ASSIGN(const auto files, adapter_input_files(env, folder));
+      auto source = std::make_unique<AdaptedSource>(std::move(base), files);
+      SKEIN_TRY(source->scale(file));
+      return std::unique_ptr<Source>(std::move(source));
+    }
+  }
+  SKEIN_ASSIGN(AdapterFile file, read_adapter_file(env, folder));
+  auto source = std::make_unique<AdaptedSource>(std::move(base), file.files);
   SKEIN_TRY(source->fold(std::move(file)));
   return std::unique_ptr<Source>(std::move(source));
 }

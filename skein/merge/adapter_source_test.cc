@@ -62,6 +62,19 @@ TEST(AdapterSource, FoldsAsPeftDoesWithPatternsAndRsLora) {
                                          testing::Pair("three", 6), testing::Pair("two", 6)));
 }
 
+TEST(AdapterSource, ScalesByIa3AsPeftDoes) {
+  const auto golden = or_throw(open_safetensors(real_env(), kGolden + "/adapters/folded_ia3.safetensors"));
+  int seen = 0;
+  for (const TensorInfo& info : golden->tensors()) {
+    const std::string adapter = info.name.substr(0, info.name.find('|'));
+    const auto source = or_throw(open("models/f32/base", "adapters/" + adapter));
+    const auto reader = source->find(info.name.substr(info.name.find('|') + 1));
+    EXPECT_EQ(read_all(*reader, 7), load(*golden, info.name)) << info.name;  // one product each: the same bits
+    ++seen;
+  }
+  EXPECT_EQ(seen, 18);
+}
+
 TEST(AdapterSource, GivesTheSameBitsWhateverIsAskedForAtOnce) {
   const auto source = or_throw(open("models/bf16/code", "adapters/two"));
   const auto reader = source->find("model.layers.1.mlp.down_proj.weight");

@@ -1,22 +1,17 @@
 #include "skein/merge/ia3_merge.h"
 
-#include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "skein/base/concat.h"
 #include "skein/io/safetensors.h"
 #include "skein/merge/adapter_parameters.h"
 #include "skein/merge/delta_merge.h"
+#include "skein/merge/ia3_file.h"
 #include "skein/merge/methods/methods.h"  // choice
 #include "skein/merge/plan.h"             // method_of, check_parameter_names
-#include "skein/spec/lora_config.h"
 
 namespace skein::merge {
 namespace {
-
-constexpr std::string_view kPrefix = "base_model.model.";
-constexpr std::string_view kEnding = ".ia3_l";
 
 // One module's vectors, an adapter each; empty where it leaves the module alone.
 struct Vectors {
@@ -27,31 +22,15 @@ struct Vectors {
 };
 using Modules = std::map<std::string, Vectors>;
 
-Status read_vectors(Env& env, const std::string& folder, std::size_t adapter, std::size_t num_adapters,
-                    Modules& modules) {
-  SKEIN_ASSIGN(const auto file,
-               open_safetensors(env, join_path(folder, "adapter_model.safetensors"), adapter_limits()));
-  for (const TensorInfo& info : file->tensors()) {
-    std::string name = info.name;
-    if (name.ends_with(".default")) name.resize(name.size() - std::string_view(".default").size());
-    const bool is_vector = name.starts_with(kPrefix) && name.ends_with(kEnding) && info.shape.size() == 2 &&
-                           (info.shape[0] == 1 || info.shape[1] == 1) && is_floating(info.dtype);
-    if (!is_vector || name.size() <= kPrefix.size() + kEnding.size()) {
-      return Error{concat(file->path(), ": ", printable(info.name), " ", to_string(info.shape),
-                          " is no (IA)3 vector; base_model.model.<module>.ia3_l was expected")};
-    }
-    Vectors& vectors = modules[name.substr(kPrefix.size(), name.size() - kPrefix.size() - kEnding.size())];
-    if (vectors.of_adapter.empty()) vectors = {info.shape, std::vector<std::vector<float>>(num_adapters)};
-    if (vectors.shape != info.shape) {
-      return Error{concat(file->path(), ": ", printable(info.name), " is ", to_string(info.shape),
+Status gather(const Ia3File& file, std::size_t adapter, std::size_t num_adapters, Modules& modules) {
+  for (const auto& [module, vector] : file.modules) {
+    Vectors& vectors = modules[module];
+    if (vectors.of_adapter.empty()) vectors = {vector.shape, std::vector<std::vector<float>>(num_adapters)};
+    if (vectors.shape != vector.shape) {
+      return Error{concat(file.folder, ": ", printable(module), " has a vector ", to_string(vector.shape),
                           ", in another adapter ", to_string(vectors.shape), "; adapters of different bases")};
     }
-    std::vector<float>& values = vectors.of_adapter[adapter];
-    values.resize(vectors.size());
-    SKEIN_TRY(file->read(info.name, DType::kF32, std::as_writable_bytes(std::span(values))));
-    if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) {
-      return Error{concat(file->path(), ": NaN or infinite values in ", printable(info.name))};
-    }
+    vectors.of_adapter[adapter] = vector.values;
   }
   return {};
 }
@@ -84,8 +63,8 @@ Status write_vectors(Env& env, const std::string& folder, AdapterConfig config, 
   for (const auto& [module, vectors] : modules) {
     config.target_modules.push_back(module);
     if (vectors.shape[0] == 1) config.feedforward_modules.push_back(module);
-    tensors.push_back(
-        {concat(kPrefix, module, kEnding), {DType::kF32, vectors.shape, std::as_bytes(std::span(merged.at(module)))}});
+    tensors.push_back({concat("base_model.model.", module, ".ia3_l"),
+                       {DType::kF32, vectors.shape, std::as_bytes(std::span(merged.at(module)))}});
   }
   SKEIN_TRY(write_safetensors(env, join_path(folder, "adapter_model.safetensors"), tensors, {{"format", "pt"}}));
   return write_text_atomically(env, join_path(folder, "adapter_config.json"),
@@ -107,8 +86,11 @@ Result<MergedAdapter> merge_ia3(Env& env, const Recipe& recipe, std::uint64_t se
                         " adapters without a base")};
   }
   Modules modules;
+  AdapterConfig config;
   for (std::size_t i = 0; i < adapter_folders.size(); ++i) {
-    SKEIN_TRY(read_vectors(env, adapter_folders[i], i, adapter_folders.size(), modules));
+    SKEIN_ASSIGN(const Ia3File file, read_ia3_file(env, adapter_folders[i]));
+    SKEIN_TRY(gather(file, i, adapter_folders.size(), modules));
+    if (i == 0) config = file.config;
   }
   std::vector<std::string> names;
   for (const auto& [module, vectors] : modules) names.push_back(module);
@@ -137,9 +119,6 @@ Result<MergedAdapter> merge_ia3(Env& env, const Recipe& recipe, std::uint64_t se
           return {};
         }));
   }
-  const std::string config_path = join_path(adapter_folders[0], "adapter_config.json");
-  SKEIN_ASSIGN(const Json json, read_json_file(env, config_path));
-  SKEIN_ASSIGN(AdapterConfig config, adapter_config_from_json(json, config_path));
   if (recipe.base_model) config.base_model_name_or_path = recipe.base_model->path;
   SKEIN_TRY(write_vectors(env, folder, std::move(config), modules, merged));
   MergedAdapter report{.num_adapters = adapter_folders.size()};

@@ -26,6 +26,11 @@ Result<std::string> digest_of_header(const ReadableFile& file) {
 class FolderSource : public Source {
  public:
   Status open(Env& env) {
+    SKEIN_ASSIGN(const FileFacts facts, env.facts(folder));
+    if (!facts.is_folder) {
+      return Error{concat(folder, " is a file; a model folder was expected",
+                          folder.ends_with(".gguf") ? " (skein convert makes one of a GGUF file)" : "")};
+    }
     const std::string config_path = join_path(folder, "config.json");
     config = Json::object();
     if (env.exists(config_path)) {

@@ -7,7 +7,8 @@ Writes under tests/golden/merge/adapters/:
     NAME/{adapter_config.json,adapter_model.safetensors}   two, three: equal ranks, other scales; patterns: other ranks and
                                               scales by module; rslora: alpha / sqrt(r); dora, bias: what Skein refuses
     folded.safetensors    "NAME|TENSOR": the f32 base's tensors that the adapter changes, after merge_and_unload
-    ia3_one, ia3_two/     (IA)3 vectors; combined_ia3.safetensors: PEFT's weighted sum of them
+    ia3_one, ia3_two/     (IA)3 vectors; combined_ia3.safetensors: PEFT's weighted sum of them,
+                          folded_ia3.safetensors as folded.safetensors
     combined.safetensors  "COMBINATION|MODULE.lora_A" and "...lora_B" of add_weighted_adapter, scale 1; random ones with
                           the masks they drew, U8: "COMBINATION|MODULE|mask.ADAPTER.SIDE" (side A, B or delta)
 """
@@ -76,6 +77,7 @@ def write_adapters():
 
 def write_ia3():
     """Two sets of (IA)3 vectors, and PEFT's weighted sum of them: "MODULE" with weights 0.25 and 0.75."""
+    folded = {}
     for index, name in enumerate(("ia3_one", "ia3_two")):
         torch.manual_seed(200 + index)
         model = get_peft_model(base_model(), IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"],
@@ -84,6 +86,10 @@ def write_ia3():
             if "ia3_l" in key:
                 parameter.data = 1 + torch.randn(parameter.shape) * 0.1
         save_adapter(model, name)
+        before = dict(base_model().state_dict())
+        after = PeftModel.from_pretrained(base_model(), ROOT / name).merge_and_unload().state_dict()
+        folded |= {f"{name}|{key}": value for key, value in after.items() if not torch.equal(value, before[key])}
+    save_readable(folded, ROOT / "folded_ia3.safetensors", made_by(__file__, peft=peft.__version__))
     model = PeftModel.from_pretrained(base_model(), ROOT / "ia3_one", adapter_name="ia3_one")
     model.load_adapter(ROOT / "ia3_two", adapter_name="ia3_two")
     model.add_weighted_adapter(["ia3_one", "ia3_two"], [0.25, 0.75], "combined")

@@ -89,11 +89,13 @@ TEST(Selection, KeysAreThoseOfTheScalarTwinAndOrderAsMagnitudes) {
   on_every_target([] {
     auto values = hard_floats(1008);
     for (const DType type : {DType::kBF16, DType::kF16, DType::kF32}) {
-      std::vector<std::uint16_t> keys(1008);
-      const KeyRange range = select_kernels().keys(values.data(), 1008, type, keys.data());
+      std::vector<std::uint32_t> keys(1008);
+      const KeyRange range = select_kernels().slots(values.data(), 1008, type, keys.data());
       std::uint32_t lowest = kKeys, highest = 0;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU;
+        EXPECT_EQ(keys[i] % kCounterCopies, i % kCounterCopies);
+        keys[i] /= kCounterCopies;
         EXPECT_EQ(keys[i], magnitude_key(type, bits));
         EXPECT_GE(bits, first_bits_of_key(type, keys[i]));
         EXPECT_LT(bits, first_bits_of_key(type, keys[i] + 1U));

@@ -14,17 +14,19 @@ namespace skein::merge {
 namespace HWY_NAMESPACE {
 namespace {
 
-// The 64 words of one group: word w of its counter i at words[16 w + i].
+// The words of a group and the next: word w of counter i of group g at words[64 g + 16 w + i].
+inline constexpr std::int64_t kPairWords = 128;
+
 #if HWY_TARGET == HWY_SCALAR
 
-HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t half,
-                            std::uint32_t* words) {
-  for (std::uint64_t i = 0; i < 16; ++i) {
+HWY_INLINE void pair_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t half,
+                           std::uint32_t* words) {
+  for (std::uint64_t i = 0; i < 32; ++i) {
     const std::uint64_t c = group * 16 + i;
     const PhiloxWords four = philox({static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32),
                                      static_cast<std::uint32_t>(model_idx), half},
                                     key);
-    for (std::size_t w = 0; w < 4; ++w) words[16 * w + i] = four[w];
+    for (std::size_t w = 0; w < 4; ++w) words[i / 16 * 64 + 16 * w + i % 16] = four[w];
   }
 }
 
@@ -33,26 +35,13 @@ HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, s
 using Wide = hn::CappedTag<std::uint64_t, 8>;
 using VW = hn::Vec<Wide>;
 inline constexpr std::int64_t kWideLanes = static_cast<std::int64_t>(hn::MaxLanes(Wide()));
+// Vectors of counters that advance together, to hide the latency of a multiplication: what the registers hold.
+inline constexpr int kChains = kWideLanes == 8 ? 4 : 2;
 
 // 32 x 32 -> 64 bits of the lower halves.
 HWY_INLINE VW multiply(VW a, std::uint32_t b) {
   const hn::Repartition<std::uint32_t, Wide> narrow;
   return hn::MulEven(hn::BitCast(narrow, a), hn::BitCast(narrow, hn::Set(Wide(), b)));
-}
-
-// Philox on kWideLanes counters: a 32-bit word in the lower half of each lane; the upper halves hold rubbish on the
-// way, which the multiplication ignores.
-HWY_INLINE void philox_lanes(VW& c0, VW& c1, VW& c2, VW& c3, StreamKey key) {
-  const Wide w;
-  for (int round = 0; round < kPhiloxRounds; ++round) {
-    const auto p0 = multiply(c0, kPhiloxM0);
-    const auto p1 = multiply(c2, kPhiloxM1);
-    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(w, key.k0));
-    c1 = p1;
-    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(w, key.k1));
-    c3 = p0;
-    key = {key.k0 + kPhiloxW0, key.k1 + kPhiloxW1};
-  }
 }
 
 // Two vectors of lower halves, of lanes 0 .. kWideLanes - 1 and the ones after, side by side.
@@ -62,24 +51,39 @@ HWY_INLINE void store_words(VW low, VW high, std::uint32_t* to) {
   hn::StoreU(joined, narrow, to);
 }
 
-HWY_INLINE void group_words(StreamKey key, int model_idx, std::uint64_t group, std::uint32_t half,
-                            std::uint32_t* words) {
+// A 32-bit word in the lower half of each lane; the upper halves hold rubbish on the way, which the multiplication
+// ignores.
+HWY_INLINE void pair_words(StreamKey start, int model_idx, std::uint64_t group, std::uint32_t half,
+                           std::uint32_t* words) {
   const Wide w;
-  const std::uint64_t first = group * 16;
-  const auto high = hn::Set(w, first >> 32);
-  const auto model = hn::Set(w, static_cast<std::uint32_t>(model_idx));
-  const auto halves = hn::Set(w, std::uint64_t{half});
-  for (std::int64_t lane = 0; lane < 16; lane += 2 * kWideLanes) {
-    // The sixteen counters of a group share their upper word: first is a multiple of 16.
-    VW a0 = hn::Iota(w, (first & 0xffffffffU) + static_cast<std::uint64_t>(lane));
-    VW b0 = hn::Add(a0, hn::Set(w, static_cast<std::uint64_t>(kWideLanes)));
-    VW a1 = high, b1 = high, a2 = model, b2 = model, a3 = halves, b3 = halves;
-    philox_lanes(a0, a1, a2, a3, key);
-    philox_lanes(b0, b1, b2, b3, key);
-    store_words(a0, b0, words + lane);
-    store_words(a1, b1, words + 16 + lane);
-    store_words(a2, b2, words + 32 + lane);
-    store_words(a3, b3, words + 48 + lane);
+  for (std::int64_t i = 0; i < 32; i += kChains * kWideLanes) {
+    VW c0[kChains], c1[kChains], c2[kChains], c3[kChains];
+    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) {
+      c0[c] = hn::Iota(w, group * 16 + static_cast<std::uint64_t>(i + c * kWideLanes));
+      c1[c] = hn::ShiftRight<32>(c0[c]);
+      c2[c] = hn::Set(w, static_cast<std::uint32_t>(model_idx));
+      c3[c] = hn::Set(w, std::uint64_t{half});
+    }
+    StreamKey key = start;
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) {
+        const auto p0 = multiply(c0[c], kPhiloxM0);
+        const auto p1 = multiply(c2[c], kPhiloxM1);
+        c0[c] = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1[c]), hn::Set(w, key.k0));
+        c1[c] = p1;
+        c2[c] = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3[c]), hn::Set(w, key.k1));
+        c3[c] = p0;
+      }
+      key = {key.k0 + kPhiloxW0, key.k1 + kPhiloxW1};
+    }
+    _Pragma("GCC unroll 2") for (int c = 0; c < kChains; c += 2) {
+      const std::int64_t lane = i + c * kWideLanes;
+      std::uint32_t* to = words + lane / 16 * 64 + lane % 16;
+      store_words(c0[c], c0[c + 1], to);
+      store_words(c1[c], c1[c + 1], to + 16);
+      store_words(c2[c], c2[c + 1], to + 32);
+      store_words(c3[c], c3[c + 1], to + 48);
+    }
   }
 }
 
@@ -90,17 +94,17 @@ inline constexpr std::int64_t kMaskStep = kLanes < 8 ? 8 : kLanes;
 // kMaskStep bits to their bytes; compare(i) is the mask of kLanes elements from i on.
 template <class Compare>
 HWY_INLINE void store_bits(std::uint8_t* to, const Compare& compare) {
-  alignas(8) std::uint8_t bytes[8] = {};
   if constexpr (kLanes >= 8) {
-    hn::StoreMaskBits(U(), compare(0), bytes);
+    hn::StoreMaskBits(U(), compare(0), to);
   } else {
+    std::uint8_t byte = 0;
     for (std::int64_t i = 0; i < 8; i += kLanes) {
       alignas(8) std::uint8_t part[8] = {};
       hn::StoreMaskBits(U(), compare(i), part);
-      bytes[0] = static_cast<std::uint8_t>(bytes[0] | part[0] << i);
+      byte = static_cast<std::uint8_t>(byte | part[0] << i);
     }
+    *to = byte;
   }
-  std::memcpy(to, bytes, kMaskStep / 8);
 }
 
 HWY_INLINE hn::Mask<F> load_bits(const std::uint8_t* bits, std::int64_t i) {
@@ -132,22 +136,24 @@ void mask(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std:
   const U u;
   const hn::RebindToSigned<F> s;
   const auto upper = hn::Set(s, static_cast<std::int32_t>(threshold >> 16));
-  alignas(64) std::uint32_t words[64];
+  alignas(64) std::uint32_t pair[kPairWords];
   for (std::int64_t i = 0; i < n; i += kRandomGroup) {
     const auto group = static_cast<std::uint64_t>((first + i) / kRandomGroup);
-    group_words(key, model_idx, group, 0, words);
-    auto equal = hn::Zero(s);
+    const bool is_second = i / kRandomGroup % 2 != 0;
+    if (!is_second) pair_words(key, model_idx, group, 0, pair);
+    const std::uint32_t* words = pair + (is_second ? 64 : 0);
+    auto equal = hn::FirstN(s, 0);
     for (std::int64_t half = 0; half < 2; ++half) {
       for (std::int64_t p = 0; p < 64; p += kMaskStep) {
-        store_bits(bits + (i + 64 * half + p) / 8, [&](std::int64_t j) {
+        store_bits(bits + (i + 64 * half + p) / 8, [&](std::int64_t j) HWY_ATTR {
           const auto word = hn::LoadU(u, words + p + j);
           const auto number = hn::BitCast(s, half == 0 ? hn::And(word, hn::Set(u, 0xffffU)) : hn::ShiftRight<16>(word));
-          equal = hn::Or(equal, hn::VecFromMask(s, hn::Eq(number, upper)));
+          equal = hn::Or(equal, hn::Eq(number, upper));
           return hn::RebindMask(u, hn::Lt(number, upper));
         });
       }
     }
-    if ((threshold & 0xffffU) != 0 && !hn::AllTrue(s, hn::Eq(equal, hn::Zero(s)))) {
+    if ((threshold & 0xffffU) != 0 && !hn::AllFalse(s, equal)) {
       decide_by_lower_half(key, model_idx, group, words, static_cast<std::uint32_t>(threshold), bits + i / 8);
     }
   }
@@ -162,13 +168,13 @@ void keep_masked(const std::uint8_t* bits, std::int64_t n, float factor, float* 
 }
 
 void numbers(StreamKey key, int model_idx, std::int64_t first, std::int64_t n, std::uint32_t* numbers) {
-  alignas(64) std::uint32_t upper[64], lower[64];
+  alignas(64) std::uint32_t upper[kPairWords], lower[kPairWords];
   for (std::int64_t i = 0; i < n;) {
     const std::int64_t place = (first + i) % kRandomGroup;
     const std::int64_t m = std::min(kRandomGroup - place, n - i);
     const auto group = static_cast<std::uint64_t>((first + i) / kRandomGroup);
-    group_words(key, model_idx, group, 0, upper);
-    group_words(key, model_idx, group, 1, lower);
+    pair_words(key, model_idx, group, 0, upper);
+    pair_words(key, model_idx, group, 1, lower);
     for (std::int64_t p = place; p < place + m; ++p) {
       const int shift = p < 64 ? 0 : 16;
       numbers[i + p - place] = (upper[p % 64] >> shift & 0xffffU) << 16 | (lower[p % 64] >> shift & 0xffffU);

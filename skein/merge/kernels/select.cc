@@ -32,9 +32,10 @@ struct KeyOfF32 {
 };
 
 template <class Key>
-HWY_INLINE KeyRange keys_of(const float* delta, std::int64_t n, std::uint16_t* keys, const Key& key_of) {
+HWY_INLINE KeyRange slots_of(const float* delta, std::int64_t n, std::uint32_t* slots, const Key& key_of) {
   const U u;
-  const Half half;
+  static_assert(kCounterCopies == 4);
+  const std::uint32_t copies[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
   auto lowest = hn::Set(u, kKeys);
   auto highest = hn::Zero(u);
   for (std::int64_t i = 0; i < n; i += kLanes) {
@@ -42,19 +43,19 @@ HWY_INLINE KeyRange keys_of(const float* delta, std::int64_t n, std::uint16_t* k
     const auto key = key_of(hn::LoadU(F(), delta + i));
     highest = hn::Max(highest, key);
     lowest = hn::Min(lowest, hn::IfThenElse(hn::Eq(key, hn::Zero(u)), hn::Set(u, kKeys), key));
-    hn::StoreU(hn::DemoteTo(half, hn::BitCast(hn::RebindToSigned<F>(), key)), half, keys + i);
+    hn::StoreU(hn::Or(hn::ShiftLeft<2>(key), hn::LoadU(u, copies + i % 16)), u, slots + i);
   }
   return {hn::GetLane(hn::MinOfLanes(u, lowest)), hn::GetLane(hn::MaxOfLanes(u, highest))};
 }
 
-KeyRange keys(const float* delta, std::int64_t n, DType type, std::uint16_t* keys) {
+KeyRange slots(const float* delta, std::int64_t n, DType type, std::uint32_t* slots) {
   switch (type) {
     case DType::kBF16:
-      return keys_of(delta, n, keys, KeyOfBf16());
+      return slots_of(delta, n, slots, KeyOfBf16());
     case DType::kF16:
-      return keys_of(delta, n, keys, KeyOfF16());
+      return slots_of(delta, n, slots, KeyOfF16());
     default:
-      return keys_of(delta, n, keys, KeyOfF32());
+      return slots_of(delta, n, slots, KeyOfF32());
   }
 }
 
@@ -101,7 +102,18 @@ std::int64_t keep_and_count(float* delta, std::int64_t n, std::uint32_t lo, std:
   const auto kept_from = hn::Set(s, shifted(lo)), kept_to = hn::Set(s, shifted(hi));
   const auto counted_from = hn::Set(s, shifted(from)), counted_to = hn::Set(s, shifted(to));
   std::int64_t count = 0;
-  for (std::int64_t i = 0; i < n; i += kLanes) {
+  std::int64_t i = 0;
+  if (hi == std::uint32_t{1} << 31 && lo == from) {
+    // TIES: the counted run is the lower end of an open range, so one comparison does for both.
+    for (; i + kLanes <= n; i += kLanes) {
+      const auto value = hn::LoadU(F(), delta + i);
+      const auto bits = hn::Sub(hn::BitCast(s, magnitude_bits(value)), hn::Set(s, 1 << 30));
+      const auto dropped = hn::Lt(bits, kept_from);
+      count += static_cast<std::int64_t>(hn::CountTrue(s, hn::AndNot(dropped, hn::Lt(bits, counted_to))));
+      hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(F(), dropped), value), F(), delta + i);
+    }
+  }
+  for (; i < n; i += kLanes) {
     const auto value = hn::LoadU(F(), delta + i);
     auto counted = between(value, counted_from, counted_to);
     if (i + kLanes > n) counted = hn::And(counted, hn::FirstN(F(), static_cast<std::size_t>(n - i)));
@@ -113,7 +125,7 @@ std::int64_t keep_and_count(float* delta, std::int64_t n, std::uint32_t lo, std:
 
 }  // namespace
 
-SelectKernels SelectTable() { return {keys, count_between, keep_between, keep_and_count}; }
+SelectKernels SelectTable() { return {slots, count_between, keep_between, keep_and_count}; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace skein::merge
@@ -150,18 +162,15 @@ std::uint32_t first_bits_of_key(DType type, std::uint32_t key) {
   return found;
 }
 
-void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* counters) {
-  static_assert(kCounterCopies == 4);
+void count_slots(const std::uint32_t* slots, std::int64_t n, std::uint32_t* counters) {
   std::int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
-    std::uint64_t four;
-    std::memcpy(&four, keys + i, sizeof four);
-    ++counters[(four & 0xffffU) * 4];
-    ++counters[((four >> 16) & 0xffffU) * 4 + 1];
-    ++counters[((four >> 32) & 0xffffU) * 4 + 2];
-    ++counters[(four >> 48) * 4 + 3];
+    ++counters[slots[i]];
+    ++counters[slots[i + 1]];
+    ++counters[slots[i + 2]];
+    ++counters[slots[i + 3]];
   }
-  for (; i < n; ++i) ++counters[std::int64_t{keys[i]} * 4];
+  for (; i < n; ++i) ++counters[slots[i]];
 }
 
 }  // namespace skein::merge

@@ -10,6 +10,8 @@
 namespace skein::merge {
 
 inline constexpr std::int64_t kKeys = 32768;
+// Counters per key, taken in turn: equal keys in a row would otherwise wait for each other's store.
+inline constexpr int kCounterCopies = 4;
 
 // The key of a magnitude, below kKeys: its bits when rounded to bf16 or f16; for any other type the upper 15 of the 31
 // bits of the f32 (the lower 16 are looked at in a second pass).
@@ -23,8 +25,8 @@ struct KeyRange {
 };
 
 struct SelectKernels {
-  // keys[i] for the n deltas, and their range.
-  KeyRange (*keys)(const float* delta, std::int64_t n, DType type, std::uint16_t* keys);
+  // slots[i] = kCounterCopies * key + i % kCounterCopies for the n deltas, and the range of keys.
+  KeyRange (*slots)(const float* delta, std::int64_t n, DType type, std::uint32_t* slots);
   // How many of the n have lo <= bits of the magnitude < hi.
   std::int64_t (*count_between)(const float* delta, std::int64_t n, std::uint32_t lo, std::uint32_t hi);
   // Zeroes all others.
@@ -36,8 +38,7 @@ struct SelectKernels {
 
 SelectKernels select_kernels();
 
-inline constexpr int kCounterCopies = 4;
-// ++counters[kCounterCopies * key + c], c in turn: equal keys in a row would otherwise wait for each other's store.
-void count_keys(const std::uint16_t* keys, std::int64_t n, std::uint32_t* counters);
+// ++counters[slot] for each.
+void count_slots(const std::uint32_t* slots, std::int64_t n, std::uint32_t* counters);
 
 }  // namespace skein::merge

@@ -22,12 +22,14 @@ inline constexpr int kParts = 16 / kDoubleLanes;
 template <class Term>
 HWY_INLINE double sum_of(std::int64_t n, const Term& term) {
   VD sums[kParts];
-  for (int part = 0; part < kParts; ++part) sums[part] = hn::Zero(D());
+  _Pragma("GCC unroll 16") for (int part = 0; part < kParts; ++part) sums[part] = hn::Zero(D());
   for (std::int64_t i = 0; i < n; i += 16) {
-    for (int part = 0; part < kParts; ++part) sums[part] = hn::Add(sums[part], term(i + part * kDoubleLanes));
+    _Pragma("GCC unroll 16") for (int part = 0; part < kParts; ++part) sums[part] =
+        hn::Add(sums[part], term(i + part * kDoubleLanes));
   }
   alignas(64) double lanes[16];
-  for (int part = 0; part < kParts; ++part) hn::StoreU(sums[part], D(), lanes + part * kDoubleLanes);
+  _Pragma("GCC unroll 16") for (int part = 0; part < kParts; ++part)
+      hn::StoreU(sums[part], D(), lanes + part * kDoubleLanes);
   for (int width = 8; width > 0; width /= 2) {
     for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   }

@@ -52,10 +52,10 @@ void MagnitudeSelection::count(int pass, int model_idx, std::int64_t block_idx, 
   const Cuts& cuts = cuts_[static_cast<std::size_t>(model_idx)];
   switch (passes_[static_cast<std::size_t>(pass)]) {
     case Pass::kCoarse: {
-      alignas(64) std::uint16_t keys[kTile];
-      const KeyRange range = kernels_.keys(delta, n, type_, keys);
+      alignas(64) std::uint32_t slots[kTile];
+      const KeyRange range = kernels_.slots(delta, n, type_, slots);
       coarse_->announce(worker, model_idx, range.lowest, range.highest, n);
-      count_keys(keys, n, coarse_->counts(worker, model_idx));
+      count_slots(slots, n, coarse_->counts(worker, model_idx));
       break;
     }
     case Pass::kFine:

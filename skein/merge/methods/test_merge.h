@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -122,6 +123,59 @@ struct TestMerge {
   }
 
   std::vector<float> run(const TestTensor& tensor) const { return or_throw(run_model({tensor}))[0]; }
+
+  // One tensor by several ranks that each see every num_ranks-th block and add up what they have gathered.
+  std::vector<float> run_on_ranks(const TestTensor& tensor, int num_ranks) const {
+    const MethodInfo* info = find_method(method);
+    const int num_models = static_cast<int>(tensor.models.size());
+    const MethodParameters all_parameters = parameters(num_models);
+    const std::vector<TensorJob> jobs = {{.name = "tensor.0",
+                                          .shape = tensor.shape,
+                                          .num_models = num_models,
+                                          .has_base = !tensor.base.empty(),
+                                          .parameters = &all_parameters,
+                                          .seed = seed,
+                                          .working_dtype = tensor.dtype}};
+    std::vector<std::unique_ptr<ModelMerge>> models;
+    std::vector<std::unique_ptr<TensorMerge>> ranks;
+    const auto split = [&](const BlockLayout& blocks, const auto& body) {
+      over_blocks(tensor, blocks,
+                  [&](const Block& block, int) { body(static_cast<std::size_t>(block.index % num_ranks), block); });
+    };
+    const auto add_up = [](std::vector<Partials> partials) {
+      for (std::size_t r = 1; r < partials.size(); ++r) {
+        for (std::size_t i = 0; i < partials[0].counts.size(); ++i) partials[0].counts[i] += partials[r].counts[i];
+        for (std::size_t i = 0; i < partials[0].sums.size(); ++i) partials[0].sums[i] += partials[r].sums[i];
+      }
+      for (std::size_t r = 1; r < partials.size(); ++r) {
+        std::copy(partials[0].counts.begin(), partials[0].counts.end(), partials[r].counts.begin());
+        std::copy(partials[0].sums.begin(), partials[0].sums.end(), partials[r].sums.begin());
+      }
+    };
+    for (int r = 0; r < num_ranks; ++r) models.push_back(or_throw(info->make(*info, jobs, 1)));
+    for (int sweep = 0; sweep < models[0]->num_sweeps(); ++sweep) {
+      split(layout(Pieces::kBlocks, tensor.shape),
+            [&](std::size_t r, const Block& block) { models[r]->reduce(sweep, jobs[0], block, 0); });
+      std::vector<Partials> partials;
+      for (auto& model : models) partials.push_back(model->partials(sweep));
+      add_up(partials);
+      for (auto& model : models) or_throw(model->finish(sweep));
+    }
+    for (auto& model : models) ranks.push_back(or_throw(model->tensor(jobs[0])));
+    const BlockLayout blocks = layout(ranks[0]->pieces(), tensor.shape);
+    for (int pass = 0; pass < ranks[0]->num_passes(); ++pass) {
+      split(blocks, [&](std::size_t r, const Block& block) { ranks[r]->reduce(pass, block, 0); });
+      std::vector<Partials> partials;
+      for (auto& rank : ranks) partials.push_back(rank->partials(pass));
+      add_up(partials);
+      for (auto& rank : ranks) or_throw(rank->finish(pass));
+    }
+    std::vector<float> output(static_cast<std::size_t>(blocks.num_elements));
+    split(blocks, [&](std::size_t r, const Block& block) {
+      ranks[r]->apply(block, {.data = reinterpret_cast<std::byte*>(output.data() + block.first)}, 0);
+    });
+    return output;
+  }
 
  private:
   template <class Body>
