@@ -44,7 +44,7 @@ std::vector<LoraAdapter> read_adapters(Env& env, const Library& library, const s
   std::vector<LoraAdapter> adapters;
   Progress progress("reading experts", static_cast<std::int64_t>(library.experts.size()), "experts");
   for (const LibraryEntry& entry : library.experts) {
-    adapters.push_back(or_throw(read_lora_adapter(env, library.folder_of(entry.name), slots)));
+    adapters.push_back(or_throw(read_adapter(env, library.folder_of(entry.name), slots)));
     progress.update(static_cast<std::int64_t>(adapters.size()));
   }
   return adapters;
@@ -84,7 +84,7 @@ void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
 
 void use_adapter(Env& env, LoadedModel& model, const ModelOptions& options) {
   const std::vector<SlotName>& slots = model.backbone->slots();
-  LoraAdapter adapter = or_throw(read_lora_adapter(env, options.adapter, slots));
+  LoraAdapter adapter = or_throw(read_adapter(env, options.adapter, slots));
   const Json card = or_throw(read_card(env, options.adapter));
   const std::string of_card =
       or_throw(json_string(card, "base_fingerprint", "", join_path(options.adapter, "card.json")));

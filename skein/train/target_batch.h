@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -43,7 +44,9 @@ struct StepSize {
 };
 at::Tensor row_weights(const std::vector<std::int64_t>& target_lengths, LossMean mean, const StepSize& step);
 
-// Hidden states (n, D) of the rows that predict targets, filler's experts included.
-at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler);
+// Hidden states (n, D) of the rows that predict targets, filler's experts included. memory: for the filler, may be
+// null.
+at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler,
+                         std::shared_ptr<SlotMemory> memory = nullptr);
 
 }  // namespace skein

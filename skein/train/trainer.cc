@@ -158,7 +158,7 @@ TrainReport train_gate(Env& env, const LoadedModel& model, const std::string& ex
   const std::string state_folder = expert + ".gate-training";
   const auto& slots = model.backbone->slots();
   check_start(env, model, options, state_folder, overwrite);
-  const LoraAdapter adapter = or_throw(read_lora_adapter(env, expert, slots));
+  const LoraAdapter adapter = or_throw(read_adapter(env, expert, slots));
   Json card = or_throw(read_card(env, expert));
   Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/false);
   identity["expert"] = or_throw(digest_of_file(env, join_path(expert, "adapter_model.safetensors")));
