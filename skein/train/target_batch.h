@@ -21,6 +21,8 @@ namespace skein {
 struct TrainData {
   std::vector<EncodedExample> examples;  // input and target not empty
   std::vector<std::string> ids;          // same order
+  std::vector<int> task_of;              // same order, index into tasks; empty: all of one
+  std::vector<std::string> tasks;        // in order of appearance
   std::int64_t inputs_cut = 0;
 };
 
@@ -41,6 +43,7 @@ TargetBatch make_target_batch(const TrainData& data, std::span<const std::int64_
 // step_microbatches with step_target_tokens.
 struct StepSize {
   std::int64_t sequences = 0, microbatches = 0, target_tokens = 0;
+  std::int64_t rows = 0, source_rows = 0;  // computed: of the decoder's side (or the whole), of the encoder's
 };
 at::Tensor row_weights(const std::vector<std::int64_t>& target_lengths, LossMean mean, const StepSize& step);
 

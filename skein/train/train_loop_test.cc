@@ -519,7 +519,9 @@ TEST(TrainLoop, AnExplodingLossStopsWithStepAndExamplesAndKeepsTheState) {
   run.stop = [&] { return ++asked > 2; };  // two steps
   run_training(*env, *backbone, expert.trainee, data, kNone, run, options);
   const auto load = [&] {
-    return or_throw(load_training_state(*env, "t", expert.trainee.names, expert.trainee.parameters, run.identity));
+    const auto moments = make_optimiser(expert.trainee.parameters, options)->state(expert.trainee.names);
+    return or_throw(
+        load_training_state(*env, "t", {expert.trainee.names, expert.trainee.parameters, moments}, run.identity));
   };
   TrainingState state = load();
   state.report.first_loss = 0.01;
