@@ -86,6 +86,13 @@ Result<std::vector<std::string>> read_names(const Json& json, const char* key, c
   return names;
 }
 
+// A name that is not known is the file's fault here, not the command line's.
+template <typename Value>
+Result<Value> as_of_file(Result<Value> parsed, const std::string& path) {
+  if (parsed.ok()) return parsed;
+  return Error{concat(path, ": ", parsed.error().message)};
+}
+
 Result<MixtureFile> read_config(Env& env, const std::string& folder) {
   const std::string path = join_path(folder, kConfigFile);
   if (!env.exists(path)) {
@@ -101,7 +108,7 @@ Result<MixtureFile> read_config(Env& env, const std::string& folder) {
   MixtureFile file;
   MixtureConfig& config = file.config;
   SKEIN_ASSIGN(const std::string kind, json_string(json, "kind", std::nullopt, path));
-  SKEIN_ASSIGN(config.kind, value_in(kKinds, kind, "kind of mixture"));
+  SKEIN_ASSIGN(config.kind, as_of_file(value_in(kKinds, kind, "kind of mixture"), path));
   SKEIN_ASSIGN(const std::int64_t experts, json_integer(json, "num_experts", std::nullopt, path));
   SKEIN_ASSIGN(const std::int64_t top_k, json_integer(json, "top_k", 0, path));
   if (experts < 1 || experts > kMaxExperts || top_k < 0 || top_k > experts) {
@@ -112,9 +119,9 @@ Result<MixtureFile> read_config(Env& env, const std::string& folder) {
   config.top_k = static_cast<int>(top_k);
   SKEIN_ASSIGN(config.renormalises, json_bool(json, "renormalises", false, path));
   SKEIN_ASSIGN(const std::string input, json_string(json, "router_input", std::nullopt, path));
-  SKEIN_ASSIGN(config.router_input, parse_router_input(input));
+  SKEIN_ASSIGN(config.router_input, as_of_file(parse_router_input(input), path));
   SKEIN_ASSIGN(const std::string mixes, json_string(json, "mixes", "outputs", path));
-  SKEIN_ASSIGN(config.mixes, parse_mixes(mixes));
+  SKEIN_ASSIGN(config.mixes, as_of_file(parse_mixes(mixes), path));
   if (config.kind == MixtureKind::kMolora) {
     SKEIN_ASSIGN(config.rank, json_integer(json, "rank", std::nullopt, path));
     SKEIN_ASSIGN(config.alpha, json_number(json, "alpha", std::nullopt, path));

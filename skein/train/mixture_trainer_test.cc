@@ -214,8 +214,8 @@ TEST_P(LearnsByHeart, ThirtyTwoExamples) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LearnsByHeart,
-                         testing::Values(Method{"mov_projected", "llama", mov(10, RouterInput::kProjected), 0.1, 400},
-                                         Method{"mov_hidden", "llama", mov(10, RouterInput::kHidden), 0.1, 300},
+                         testing::Values(Method{"mov_projected", "llama", mov(10, RouterInput::kProjected), 0.1, 300},
+                                         Method{"mov_hidden", "llama", mov(10, RouterInput::kHidden), 0.1, 250},
                                          Method{"molora", "llama", molora(3), 0.01, 100},
                                          Method{"molora_top1", "llama", molora(3, 1), 0.01, 120},
                                          Method{"molora_t5", "t5_v11", molora(3), 0.01, 150},
@@ -300,36 +300,53 @@ TrainData contradictory(int count, std::uint64_t seed) {
   return data;
 }
 
-TEST(Explore, All) {
+struct Separation {
+  const char* name;
+  MixtureConfig config;
+  double least_information;  // nats, of at most ln 2 = 0.69
+};
+
+class ContradictoryTasks : public testing::TestWithParam<Separation> {};
+
+TEST_P(ContradictoryTasks, AreGivenToDifferentExperts) {
+  const Separation& param = GetParam();
   const auto backbone = tiny::backbone();
   const TrainData data = contradictory(64, 11);
-  for (const double std : {0.5, 3.0})
-  for (const int k : {0, 1})
-  for (const int targets : {0, 1, 2})
-  for (const int rank : {1, 4})
-  for (const double rate : {0.005, 0.02}) {
-  MixtureConfig config = molora(2);
-  config.rank = rank;
-  config.top_k = k;
+  MixtureConfig config = param.config;
   config.router_input = RouterInput::kSentence;
-  if (targets == 0) config.target_kinds = {"down_proj"};
-  if (targets == 1) config.target_kinds = {"gate_proj", "up_proj", "down_proj"};
-  MixtureSlots mixture(new_mixture(config, backbone->config(), {.router_std = std, .seed = 1}), backbone->config(),
+  MixtureSlots mixture(new_mixture(config, backbone->config(), {.router_std = 0.5, .seed = 1}), backbone->config(),
                        backbone->compute(), MixtureSlots::Trains::kAll);
   const Specialisation before = measure_specialisation(*backbone, mixture, data, 32);
   TrainOptions options;
   options.steps = 150;
   options.batch = 32;
   options.save_every = 0;
-  options.learning_rate = rate;
   const auto env = make_memory_env();
   const TrainReport report =
       run_training(*env, *backbone, mixture_trainee(mixture, options), data, kNone, tiny::run_in("t"), options);
   const Specialisation after = measure_specialisation(*backbone, mixture, data, 32);
-  printf("std %g k %d targets %d rank %d rate %g: MI %.3f -> %.3f cosine %.3f loss %.3f -> %.3f\n", std, k, targets, rank, rate, before.mutual_information, after.mutual_information, after.mean_cosine, report.first_loss, report.last_loss);
-  fflush(stdout);
-  }
+  RecordProperty("mutual_information_before", std::to_string(before.mutual_information));
+  RecordProperty("mutual_information_after", std::to_string(after.mutual_information));
+  EXPECT_LT(report.last_loss, 0.5 * report.first_loss);
+  EXPECT_GT(after.mutual_information, param.least_information);
+  EXPECT_GT(after.mutual_information, 2 * before.mutual_information) << "training, not chance, separates them";
+  EXPECT_LT(after.mean_cosine, 0.5) << "two experts, not one twice";
 }
+
+MixtureConfig in_feed_forwards(std::int64_t rank, int top_k, std::vector<std::string> targets) {
+  MixtureConfig config = molora(2, top_k);
+  config.rank = rank;
+  config.target_kinds = std::move(targets);
+  return config;
+}
+
+// What the same seeds gave when the test was written: 0.138 -> 0.526 and 0.042 -> 0.161 nats. Soft routers separate
+// less: every expert still works on every token.
+INSTANTIATE_TEST_SUITE_P(
+    All, ContradictoryTasks,
+    testing::Values(Separation{"top1", in_feed_forwards(1, 1, {"down_proj"}), 0.35},
+                    Separation{"soft", in_feed_forwards(4, 0, {"gate_proj", "up_proj", "down_proj"}), 0.1}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(Specialisation, OfIdenticalExpertsIsNone) {
   const auto backbone = tiny::backbone();
