@@ -494,41 +494,49 @@ TEST_F(InterruptedDeathTest, ByKill9AtARandomMomentAndResumedGivesTheSameBits) {
 }
 
 // A storm: by default a handful of kills, $SKEIN_KILL_STORM of them for the whole of it. Half at random moments, half
-// right before a file operation, each of them in turn between the opening of a state and the syncing of its folder.
-TEST_F(InterruptedDeathTest, ByAStormOfKillsAndResumedGivesTheSameBits) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
+// right before a file operation, drawn from all between the opening of the first state and the syncing of the last
+// one's folder. One kill a test: a child runs its own test only.
+int num_kills() {
   const char* asked = std::getenv("SKEIN_KILL_STORM");
-  const int num_kills = asked != nullptr ? std::atoi(asked) : 6;
+  return asked != nullptr ? std::max(1, std::atoi(asked)) : 6;
+}
+
+class KillStormDeathTest : public Interrupted, public testing::WithParamInterface<int> {};
+
+TEST_P(KillStormDeathTest, ResumedGivesTheSameBits) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const int kill = GetParam();
   options.save_every = 1;
   const auto memory = make_memory_env();
   const auto counting = make_fault_env(*memory);
   const auto unbroken = run(*counting, "unbroken", false, never);
-  const std::int64_t operations = counting->operations();
-  for (int i = 0; i < num_kills; ++i) {
-    const std::string folder = concat(testing::TempDir(), "skein_storm_", i);
-    std::filesystem::remove_all(folder);
-    const auto killed = [&] {
-      if (i % 2 == 0) {
-        std::thread([&] {
-          std::this_thread::sleep_for(std::chrono::microseconds(1000 + counter_random(7, 0, i) % 150000));
-          raise(SIGKILL);
-        }).detach();
-        run(real_env(), folder, false, never);
-      } else {
-        const auto failing = make_fault_env(real_env());
-        failing->set_plan({.fail_at_operation = static_cast<std::int64_t>(counter_random(7, 1, i) % operations)});
-        try {
-          run(*failing, folder, false, never);
-        } catch (const Failure&) {  // the operation was not done; neither is anything after it
-        }
+  const auto operation =
+      static_cast<std::int64_t>(counter_random(7, 1, kill) % static_cast<std::uint64_t>(counting->operations()));
+  const std::string folder = concat(testing::TempDir(), "skein_storm_", kill);
+  std::filesystem::remove_all(folder);
+  const auto killed = [&] {
+    if (kill % 2 == 0) {
+      std::thread([&] {
+        std::this_thread::sleep_for(std::chrono::microseconds(1000 + counter_random(7, 0, kill) % 150000));
+        raise(SIGKILL);
+      }).detach();
+      run(real_env(), folder, false, never);
+    } else {
+      const auto failing = make_fault_env(real_env());
+      failing->set_plan({.fail_at_operation = operation});
+      try {
+        run(*failing, folder, false, never);
+      } catch (const Failure&) {  // the operation was not done; neither is anything after it
       }
-      raise(SIGKILL);
-    };
-    EXPECT_EXIT(killed(), testing::KilledBySignal(SIGKILL), "");
-    EXPECT_TRUE(tiny::same_bits(run(real_env(), folder, true, never), unbroken)) << "kill " << i;
-    std::filesystem::remove_all(folder);
-  }
+    }
+    raise(SIGKILL);
+  };
+  EXPECT_EXIT(killed(), testing::KilledBySignal(SIGKILL), "");
+  EXPECT_TRUE(tiny::same_bits(run(real_env(), folder, true, never), unbroken));
+  std::filesystem::remove_all(folder);
 }
+
+INSTANTIATE_TEST_SUITE_P(Kill, KillStormDeathTest, testing::Range(0, num_kills()));
 
 TEST_F(Interrupted, AStateIsNotOverwrittenByARunThatDoesNotResume) {
   const auto env = make_memory_env();
