@@ -48,7 +48,7 @@ int capture_check(const CaptureOptions& options) {
   }
   const auto tasks = shares_by_task(routing_shares(model, examples, {}, kBatchTokens));
 
-  const auto& names = model.bank->names();
+  const auto& names = model.expert_names;
   const double limit = options.factor / static_cast<double>(names.size());
   using enum TextTable::Align;
   std::vector<TextTable::Column> columns = {{"expert", kLeft}, {"mean share"}};

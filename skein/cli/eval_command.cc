@@ -112,7 +112,7 @@ void write_shares(const EvalFlags& flags, const LoadedModel& model, const std::v
     for (const ExampleShares& example :
          routing_shares(model, task.examples, flags.eval.prompt, flags.eval.max_batch_tokens)) {
       Json shares = Json::object();
-      for (std::size_t e = 0; e < example.shares.size(); ++e) shares[model.bank->names()[e]] = example.shares[e];
+      for (std::size_t e = 0; e < example.shares.size(); ++e) shares[model.expert_names[e]] = example.shares[e];
       text +=
           json_line({{"method", flags.eval.method}, {"task", example.task}, {"id", example.id}, {"shares", shares}}) +
           "\n";
@@ -124,6 +124,7 @@ void write_shares(const EvalFlags& flags, const LoadedModel& model, const std::v
 
 std::string default_method(const ModelOptions& options) {
   if (!options.adapter.empty()) return "adapter " + base_name(options.adapter);
+  if (!options.mixture.empty()) return "mixture " + base_name(options.mixture);
   return options.library.empty() ? "base" : router_words(options.router);
 }
 
@@ -134,7 +135,8 @@ int eval(EvalFlags& flags) {
                        : flags.scoring == "lm-eval" ? Scoring::kLmEval
                                                     : Scoring::kPhatgoose;
   if (flags.eval.method.empty()) flags.eval.method = default_method(options);
-  if (!flags.shares.empty() && options.library.empty()) throw Failure({"--shares needs --library", ErrorKind::kUsage});
+  if (!flags.shares.empty() && options.library.empty() && options.mixture.empty())
+    throw Failure({"--shares needs --library or --mixture", ErrorKind::kUsage});
   refuse_existing(flags.shares, flags.overwrite);
   const std::vector<Task> tasks = tasks_of(or_throw(read_examples(real_env(), flags.tasks)), flags.eval.limit);
   std::unique_ptr<PartialResults> results;

@@ -28,9 +28,9 @@ struct GenerateFlags {
 };
 
 void write_trace(const GenerateFlags& flags, const LoadedModel& model, const std::vector<TokenId>& prompt,
-                 const Decoded& decoded, const RouterOptions& router) {
+                 const Decoded& decoded, const std::string& router) {
   std::string lines;
-  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router_words(router))))
+  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router)))
     lines += json_line(line) + "\n";
   or_throw(write_text_atomically(real_env(), flags.trace, lines));
   log_info(concat("wrote ", flags.trace, "; skein trace --html draws it"));
@@ -39,8 +39,8 @@ void write_trace(const GenerateFlags& flags, const LoadedModel& model, const std
 int generate(GenerateFlags& flags) {
   using Clock = std::chrono::steady_clock;
   const ModelOptions options = model_options(flags.model, flags.common);
-  if (!flags.trace.empty() && flags.model.library.empty()) {
-    throw Failure({"--trace says which expert each token chose and needs --library", ErrorKind::kUsage});
+  if (!flags.trace.empty() && flags.model.library.empty() && flags.model.mixture.empty()) {
+    throw Failure({"--trace says which expert each token chose and needs --library or --mixture", ErrorKind::kUsage});
   }
   refuse_existing(flags.trace, flags.overwrite);
   const LoadedModel model = load_model(real_env(), options);
@@ -68,7 +68,7 @@ int generate(GenerateFlags& flags) {
   }
   if (interrupted()) throw Failure({"interrupted; what was written so far stands", ErrorKind::kInterrupted});
   log_info(concat(prompt.size(), " tokens read, ", decoded.tokens.size(), " written in ", fixed(seconds, 2), " s"));
-  if (!flags.trace.empty()) write_trace(flags, model, prompt, decoded, options.router);
+  if (!flags.trace.empty()) write_trace(flags, model, prompt, decoded, expert_words(options));
   return 0;
 }
 

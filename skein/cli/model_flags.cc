@@ -35,6 +35,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
                              ->type_name("LIB")
                              ->group(group)
                              ->excludes(adapter);
+  command
+      .add_option("--mixture", flags.mixture, "Experts and routers trained together: a folder of train mov or molora")
+      ->type_name("DIR")
+      ->group(group)
+      ->excludes(adapter)
+      ->excludes(library);
   const auto routed = [&](CLI::Option* option) { option->group(group)->needs(library); };
   routed(command
              .add_option("--router", flags.router,
@@ -80,6 +86,7 @@ ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common)
   options.base = flags.base;
   options.adapter = flags.adapter;
   options.library = flags.library;
+  options.mixture = flags.mixture;
   options.allow_other_base = flags.allow_other_base;
   options.compute = or_throw(compute_options(flags.device, flags.dtype));
   RouterOptions& router = options.router;
@@ -98,6 +105,10 @@ ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common)
     throw Failure({"--router single needs --expert NAME", ErrorKind::kUsage});
   }
   return options;
+}
+
+std::string expert_words(const ModelOptions& options) {
+  return options.mixture.empty() ? router_words(options.router) : "mixture " + base_name(options.mixture);
 }
 
 std::string router_words(const RouterOptions& router) {

@@ -13,6 +13,7 @@ struct ModelFlags {
   std::string base;
   std::string adapter;
   std::string library;
+  std::string mixture;
   std::string router = "phatgoose";
   int top_k = 2;
   double router_temperature = 1;
@@ -33,5 +34,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags);
 ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common);
 // "phatgoose, top 2", "single expert trec": for titles and results.
 std::string router_words(const RouterOptions& router);
+// The same of whatever stands in the slots: "mixture mov", or the router's words.
+std::string expert_words(const ModelOptions& options);
 
 }  // namespace skein

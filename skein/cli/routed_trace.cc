@@ -30,15 +30,19 @@ void add_tokens(Trace& trace, const Tokenizer& tokenizer, const std::vector<Toke
 
 // Runs the tokens and returns the record.
 std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::vector<TokenId>& source,
-                                           const std::vector<TokenId>& stream) {
+                                           const std::vector<TokenId>& stream, std::size_t input_length) {
   const Backbone& backbone = *model.backbone;
   ForwardState state = model.new_state();
-  auto record = std::make_shared<RoutingRecord>(static_cast<int>(backbone.slots().size()), model.bank->num_experts());
+  auto record = std::make_shared<RoutingRecord>(static_cast<int>(backbone.slots().size()),
+                                                static_cast<int>(model.expert_names.size()));
   state.memory = record;
   const c10::Device device = backbone.compute().device;
   EncodedSource encoded;
   if (!source.empty()) encoded = backbone.encode(pack({{.tokens = source}}, device), state);
-  backbone.forward(pack({{.tokens = stream, .source = source.empty() ? -1 : 0}}, device),
+  backbone.forward(pack({{.tokens = stream,
+                          .source = source.empty() ? -1 : 0,
+                          .input_length = static_cast<std::int64_t>(input_length)}},
+                        device),
                    source.empty() ? nullptr : &encoded, state);
   return record;
 }
@@ -67,12 +71,12 @@ void fill_slot(Trace& trace, std::size_t slot, std::size_t first_token, const st
 
 Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt, const std::vector<TokenId>& answer,
                    const std::string& router) {
-  if (model.bank == nullptr || model.filler == nullptr) {
-    throw Failure({"there is nothing to trace without experts; give --library", ErrorKind::kUsage});
+  if (model.expert_names.empty() || model.filler == nullptr) {
+    throw Failure({"there is nothing to trace without experts; give --library or --mixture", ErrorKind::kUsage});
   }
   const c10::InferenceMode inference;
   const BackboneConfig& config = model.base.config;
-  Trace trace{.model = base_name(model.base.path), .router = router, .experts = model.bank->names()};
+  Trace trace{.model = base_name(model.base.path), .router = router, .experts = model.expert_names};
   std::vector<TokenId> source, stream = prompt;
   if (config.is_encoder_decoder()) {
     source = prompt;
@@ -86,7 +90,7 @@ Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt,
   add_tokens(trace, *model.tokenizer, source, 0, true);
   add_tokens(trace, *model.tokenizer, stream, answer_begin, false);
 
-  const auto record = record_pass(model, source, stream);
+  const auto record = record_pass(model, source, stream, answer_begin);
   std::vector<int> slot_idxs;
   for (std::size_t s = 0; s < record->mixtures.size(); ++s) {
     if (record->mixtures[s].empty()) continue;

@@ -27,6 +27,7 @@ PackedBatch pack_examples(const LoadedModel& model, const std::vector<EncodedExa
   for (const EncodedExample& example : examples) {
     SequenceInput sequence{.tokens = example.input};
     if (!model.base.config.is_encoder_decoder()) {
+      sequence.input_length = static_cast<std::int64_t>(example.input.size());
       sequence.tokens.insert(sequence.tokens.end(), example.target.begin(), example.target.end());
     }
     sequences.push_back(std::move(sequence));
@@ -37,8 +38,8 @@ PackedBatch pack_examples(const LoadedModel& model, const std::vector<EncodedExa
 void add_batch(const LoadedModel& model, const std::vector<EncodedExample>& encoded, std::vector<ExampleShares>& out,
                std::size_t first) {
   ForwardState state = model.new_state();
-  auto record =
-      std::make_shared<RoutingRecord>(static_cast<int>(model.backbone->slots().size()), model.bank->num_experts());
+  auto record = std::make_shared<RoutingRecord>(static_cast<int>(model.backbone->slots().size()),
+                                                static_cast<int>(model.expert_names.size()));
   state.memory = record;
   const PackedBatch batch = pack_examples(model, encoded);
   if (model.base.config.is_encoder_decoder()) {
@@ -59,8 +60,8 @@ void add_batch(const LoadedModel& model, const std::vector<EncodedExample>& enco
 
 std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::vector<Example>& examples,
                                           const PromptOptions& options, std::int64_t max_batch_tokens) {
-  if (model.bank == nullptr)
-    throw Failure({"there are no routing shares without experts; give --library", ErrorKind::kUsage});
+  if (model.expert_names.empty())
+    throw Failure({"there are no routing shares without experts; give --library or --mixture", ErrorKind::kUsage});
   const c10::InferenceMode inference;
   std::vector<ExampleShares> out;
   for (const Example& example : examples) out.push_back({example.task, example.id, {}});

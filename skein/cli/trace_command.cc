@@ -43,7 +43,7 @@ int trace(TraceFlags& flags) {
     ForwardState state = model.new_state();
     answer = decode(*model.backbone, *model.tokenizer, prompt, {.max_new_tokens = flags.max_new_tokens}, state).tokens;
   }
-  std::vector<Trace> traces = {trace_tokens(model, prompt, answer, router_words(options.router))};
+  std::vector<Trace> traces = {trace_tokens(model, prompt, answer, expert_words(options))};
   if (!flags.against.empty()) {
     options.router.kind = flags.against;
     options.router.top_k = flags.against_top_k;

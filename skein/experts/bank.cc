@@ -8,6 +8,8 @@
 #include "skein/base/concat.h"
 #include "skein/base/half.h"
 #include "skein/experts/lora_kernels.h"
+#include "skein/nn/bridge.h"
+#include "skein/spec/mixture_folder.h"  // scales_input
 
 namespace skein {
 namespace {
@@ -145,6 +147,22 @@ BankSlot::Stacked BankSlot::stacked() const {
   return {at::cat(a), at::cat(b), at::cat(owner)};
 }
 
+void BankSlot::set_vectors(const std::vector<const Ia3Tensors*>& vectors, const ComputeOptions& compute) {
+  has_vector_.assign(vectors.size(), false);
+  for (std::size_t e = 0; e < vectors.size(); ++e) {
+    if (vectors[e] == nullptr) continue;
+    const auto width = static_cast<std::int64_t>(vectors[e]->scaling.size());
+    if (!shifts_.defined()) {
+      scales_input_ = vectors[e]->scales_input;
+      shifts_ = at::zeros({static_cast<std::int64_t>(vectors.size()), width}, at::kFloat);
+    }
+    SKEIN_CHECK(scales_input_ == vectors[e]->scales_input && width == (scales_input_ ? d_in_ : d_out_));
+    has_vector_[e] = true;
+    shifts_[static_cast<std::int64_t>(e)].copy_(tensor_of(vectors[e]->scaling, {width}) - 1);
+  }
+  if (shifts_.defined()) shifts_ = shifts_.to(compute.device);
+}
+
 ExpertBank::ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std::string> names,
                        const std::vector<SlotName>& slots, const ComputeOptions& compute)
     : names_(std::move(names)), slot_names_(slots), compute_(compute) {
@@ -170,6 +188,27 @@ ExpertBank::ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std
   slots_.reserve(slots.size());
   for (std::size_t s = 0; s < slots.size(); ++s)
     slots_.emplace_back(modules[s], slots[s].d_in, slots[s].d_out, compute);
+  add_vectors(adapters);
+}
+
+void ExpertBank::add_vectors(const std::vector<LoraAdapter>& adapters) {
+  std::vector<std::vector<const Ia3Tensors*>> vectors(slots_.size(),
+                                                      std::vector<const Ia3Tensors*>(adapters.size(), nullptr));
+  for (std::size_t e = 0; e < adapters.size(); ++e) {
+    for (const Ia3Tensors& vector : adapters[e].vectors) {
+      const SlotName& slot = slot_names_[vector.slot_idx];
+      if (vector.scales_input != scales_input(slot)) {
+        throw Failure(
+            Error{concat("expert ", names_[e], ", module ", slot.module, ": its vector scales the ",
+                         vector.scales_input ? "input" : "output",
+                         "; in a pool vectors scale the input of the feed-forward's last linear and the output "
+                         "of the others, as PEFT's defaults do")});
+      }
+      vectors[vector.slot_idx][e] = &vector;
+      num_parameters_ += static_cast<std::int64_t>(vector.scaling.size());
+    }
+  }
+  for (std::size_t s = 0; s < slots_.size(); ++s) slots_[s].set_vectors(vectors[s], compute_);
 }
 
 }  // namespace skein

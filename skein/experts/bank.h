@@ -1,5 +1,5 @@
-// Many LoRA experts of one base, side by side. Ranks may differ, and an expert may lack a slot (it then adds nothing
-// there).
+// Many experts of one base, LoRA and (IA)3, side by side. Ranks may differ, and an expert may lack a slot (it then adds
+// nothing there).
 //
 // Owns its tensors, one copy: packed for the CPU's kernels, stacked for libtorch's products elsewhere.
 // Thread-safety: const after building.
@@ -27,12 +27,22 @@ class BankSlot {
   std::int64_t d_in() const { return d_in_; }
   std::int64_t d_out() const { return d_out_; }
   int num_experts() const { return static_cast<int>(row_begin_.size()) - 1; }
-  bool empty() const { return row_begin_.back() == 0; }
-  bool has(int expert_idx) const { return rank(expert_idx) > 0; }
+  bool empty() const { return row_begin_.back() == 0; }            // no LoRA at all
+  bool has(int expert_idx) const { return rank(expert_idx) > 0; }  // a LoRA
   std::int64_t rank(int expert_idx) const { return row_begin_[expert_idx + 1] - row_begin_[expert_idx]; }
   std::int64_t max_rank() const { return max_rank_; }
   bool on_cpu() const { return on_cpu_; }
   bool finite() const { return finite_; }
+
+  // (IA)3 experts. l_e - 1, (E, width) f32, zeros for experts without a vector here; undefined if none has one.
+  void set_vectors(const std::vector<const Ia3Tensors*>& vectors, const ComputeOptions& compute);
+  const at::Tensor& shifts() const { return shifts_; }
+  bool scales_input() const { return scales_input_; }
+  // A LoRA or a vector.
+  bool attaches(int expert_idx) const {
+    return has(expert_idx) || (!has_vector_.empty() && has_vector_[static_cast<std::size_t>(expert_idx)]);
+  }
+  bool attaches_any() const { return !empty() || shifts_.defined(); }
 
   // Plain copies for reference paths and tests: A (R, D_in) and B (D_out, R), scaled, in the compute type.
   at::Tensor expert_a(int expert_idx) const;
@@ -66,6 +76,9 @@ class BankSlot {
   std::vector<std::int64_t> row_begin_;  // E + 1
   at::Tensor a_, b_, owner_;             // CPU: flat, packed, no owner; else as in Stacked
   std::vector<std::int64_t> a_begin_, b_begin_;
+  at::Tensor shifts_;  // (E, D_in or D_out)
+  bool scales_input_ = false;
+  std::vector<bool> has_vector_;
 };
 
 class ExpertBank {
@@ -82,6 +95,8 @@ class ExpertBank {
   std::int64_t num_parameters() const { return num_parameters_; }
 
  private:
+  void add_vectors(const std::vector<LoraAdapter>& adapters);
+
   std::vector<std::string> names_;
   std::vector<SlotName> slot_names_;
   ComputeOptions compute_;

@@ -129,6 +129,53 @@ struct LoraFunction : torch::autograd::Function<LoraFunction> {
   }
 };
 
+struct ExpandFunction : torch::autograd::Function<ExpandFunction> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& middle, const at::Tensor& b,
+                               const GroupCall& call) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto state = c10::make_intrusive<NodeState>();
+    state->group = call.group;
+    state->pieces = pieces_of(call.group, call.branches);
+    state->parameter_type = b.scalar_type();
+    variable_list y = apply_frozen(call.group, x);
+    variable_list saved{middle};
+    for (const Piece& piece : state->pieces) {
+      const at::Tensor b_rounded = at::mul(b_of(b, piece), piece.scale).to(x.scalar_type());  // (D_out, R)
+      y[piece.part].addmm_(ranks_of(middle, piece), b_rounded.t());
+      saved.push_back(b_rounded);
+    }
+    ctx->save_for_backward(std::move(saved));
+    ctx->saved_data["state"] = c10::IValue::make_capsule(std::move(state));
+    ctx->set_materialize_grads(false);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto capsule = ctx->saved_data["state"].toCapsule();
+    const NodeState& state = static_cast<const NodeState&>(*capsule);
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& middle = saved[0];
+    std::vector<at::Tensor> middle_parts, b_parts;
+    for (std::size_t i = 0; i < state.pieces.size(); ++i) {
+      const Piece& piece = state.pieces[i];
+      const at::Tensor& grad = grads[piece.part];
+      if (!grad.defined()) {
+        middle_parts.push_back(at::zeros({middle.size(0), piece.rank}, middle.options()));
+        b_parts.push_back(at::zeros({piece.d_out * piece.rank}, middle.options().dtype(state.parameter_type)));
+        continue;
+      }
+      middle_parts.push_back(at::mm(grad, saved[1 + i]));  // (N, R)
+      if (!ctx->needs_input_grad(2)) continue;
+      b_parts.push_back(
+          at::mm(grad.t(), ranks_of(middle, piece)).to(state.parameter_type).mul_(piece.scale).reshape({-1}));
+    }
+    at::Tensor grad_x, grad_b;
+    if (ctx->needs_input_grad(0)) grad_x = frozen_gradient(state.group, grads);
+    if (ctx->needs_input_grad(2)) grad_b = at::cat(b_parts);
+    return {grad_x, at::cat(middle_parts, 1), grad_b, at::Tensor()};
+  }
+};
+
 struct GatedLoraFunction : torch::autograd::Function<GatedLoraFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& v, const at::Tensor& a,
                                const at::Tensor& b, const GroupCall& call, at::Tensor* gates_seen) {
@@ -184,6 +231,20 @@ struct GatedLoraFunction : torch::autograd::Function<GatedLoraFunction> {
 std::vector<at::Tensor> lora_group(const LinearGroup& group, const std::vector<LoraBranch>& branches,
                                    const at::Tensor& x, const at::Tensor& a, const at::Tensor& b) {
   return LoraFunction::apply(x, a, b, GroupCall{group, branches});
+}
+
+std::vector<at::Tensor> expand_group(const LinearGroup& group, const std::vector<LoraBranch>& branches,
+                                     const at::Tensor& x, const at::Tensor& middle, const at::Tensor& b) {
+  if (!at::GradMode::is_enabled()) {
+    // Row by row the same whatever stands beside it, as decoding wants it.
+    variable_list y = apply_frozen(group, x);
+    for (const Piece& piece : pieces_of(group, branches)) {
+      const at::Tensor b_rounded = at::mul(b_of(b.detach(), piece), piece.scale).to(x.scalar_type());
+      y[piece.part] = y[piece.part] + frozen_linear(ranks_of(middle, piece).contiguous(), b_rounded, {});
+    }
+    return y;
+  }
+  return ExpandFunction::apply(x, middle, b, GroupCall{group, branches});
 }
 
 std::vector<at::Tensor> gated_lora_group(const LinearGroup& group, const std::vector<LoraBranch>& branches,

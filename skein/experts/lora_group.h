@@ -24,6 +24,11 @@ struct LoraBranch {
 std::vector<at::Tensor> lora_group(const LinearGroup& group, const std::vector<LoraBranch>& branches,
                                    const at::Tensor& x, const at::Tensor& a, const at::Tensor& b);
 
+// y_i = W_i x + s_i B_i m_i: the second half of lora_group, for middle values that were made elsewhere. middle (N, sum
+// of R) in the compute type; gradients for x (through W alone), middle and b.
+std::vector<at::Tensor> expand_group(const LinearGroup& group, const std::vector<LoraBranch>& branches,
+                                     const at::Tensor& x, const at::Tensor& middle, const at::Tensor& b);
+
 // y_i = W_i x + g_i B_i A_i x with g_i = sigmoid(v_i . x) (PHATGOOSE, arXiv 2402.05859, section 3.2); gradients for x
 // and v. a (sum of R, D_in) and b as above but scaled, both in the compute type; v (branches, D_in) f32, one row for
 // each part with a branch. gates, if not null, receives (N, branches) in f32.

@@ -131,13 +131,56 @@ GatedLora::GatedLora(const LoraAdapter& expert, const std::vector<SlotName>& slo
     module.b = tensor_of(tensors.b, {slot.d_out, tensors.rank})
                    .mul_(static_cast<float>(tensors.scale))
                    .to(compute.device, compute.dtype);
-    module.v = at::zeros({slot.d_in}, at::kFloat).to(compute.device).requires_grad_(true);
-    module_of_slot_[tensors.slot_idx] = static_cast<int>(modules_.size());
-    modules_.push_back(std::move(module));
+    add(std::move(module), compute);
+  }
+  for (const Ia3Tensors& tensors : expert.vectors) {
+    Module module;
+    module.slot_idx = tensors.slot_idx;
+    module.scales_input = tensors.scales_input;
+    module.shift =
+        tensor_of(tensors.scaling, {static_cast<std::int64_t>(tensors.scaling.size())}).sub_(1).to(compute.device);
+    add(std::move(module), compute);
   }
 }
 
+void GatedLora::add(Module module, const ComputeOptions& compute) {
+  module.v = at::zeros({slots_[module.slot_idx].d_in}, at::kFloat).to(compute.device).requires_grad_(true);
+  module_of_slot_[module.slot_idx] = static_cast<int>(modules_.size());
+  modules_.push_back(std::move(module));
+}
+
+// Few and small: plain operations, gradients by libtorch.
+std::vector<at::Tensor> GatedLora::scale_group(const LinearGroup& group, const at::Tensor& x,
+                                               ForwardState& state) const {
+  auto* record = dynamic_cast<GateRecord*>(state.memory.get());
+  // (N, 1)
+  const auto gate_of = [&](const Module& module) {
+    const at::Tensor gates = at::sigmoid(at::mv(x.to(at::kFloat), module.v));
+    if (record) record->gates[module.slot_idx].push_back(gates.detach().clone());
+    return gates.unsqueeze(1);
+  };
+  const auto scaled = [&](const at::Tensor& values, const Module& module) {
+    return (values.to(at::kFloat) * (1 + gate_of(module) * module.shift)).to(values.scalar_type());
+  };
+  const auto module_at = [&](std::size_t part) -> const Module* {
+    const int slot_idx = group.parts[part].slot_idx;
+    const int idx = slot_idx < 0 ? -1 : module_of_slot_[slot_idx];
+    return idx < 0 ? nullptr : &modules_[idx];
+  };
+  const Module* first = module_at(0);
+  if (first != nullptr && first->scales_input) {
+    SKEIN_CHECK(group.parts.size() == 1);
+    return apply_frozen(group, scaled(x, *first));
+  }
+  std::vector<at::Tensor> y = apply_frozen(group, x);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    if (const Module* module = module_at(i)) y[i] = scaled(y[i], *module);
+  }
+  return y;
+}
+
 std::vector<at::Tensor> GatedLora::forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
+  if (!modules_.empty() && modules_.front().shift.defined()) return scale_group(group, x, state);
   Gathered all;
   for (const FrozenLinear& part : group.parts) {
     const int idx = part.slot_idx < 0 ? -1 : module_of_slot_[part.slot_idx];

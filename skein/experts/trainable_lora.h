@@ -55,7 +55,8 @@ class GateRecord : public SlotMemory {
   std::vector<std::vector<at::Tensor>> gates;  // [slot_idx][call] (N) f32
 };
 
-// y = W x + sigmoid(v . x) s B A x: everything frozen but v (f32, zero at first, so the first gate is exactly 0.5).
+// y = W x + sigmoid(v . x) s B A x: everything frozen but v (f32, zero at first, so the first gate is exactly 0.5). An
+// (IA)3 expert's share is what its vector changes: W x * (1 + sigmoid(v . x) (l - 1)), or with x so scaled in W x.
 class GatedLora : public SlotFiller {
  public:
   GatedLora(const LoraAdapter& expert, const std::vector<SlotName>& slots, const ComputeOptions& compute);
@@ -69,7 +70,11 @@ class GatedLora : public SlotFiller {
   struct Module {
     int slot_idx;
     at::Tensor a, b, v;
+    at::Tensor shift;  // (IA)3: l - 1, f32, (D_in) or (D_out); undefined: a LoRA
+    bool scales_input = false;
   };  // a (R, D_in), b (D_out, R) scaled, compute dtype; v (D_in) f32
+  void add(Module module, const ComputeOptions& compute);
+  std::vector<at::Tensor> scale_group(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
   std::vector<SlotName> slots_;
   std::vector<Module> modules_;
   std::vector<int> module_of_slot_;

@@ -5,6 +5,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/base/progress.h"
+#include "skein/experts/mixture_slots.h"
 #include "skein/spec/expert_folder.h"
 #include "skein/spec/library.h"
 
@@ -44,7 +45,7 @@ std::vector<LoraAdapter> read_adapters(Env& env, const Library& library, const s
   std::vector<LoraAdapter> adapters;
   Progress progress("reading experts", static_cast<std::int64_t>(library.experts.size()), "experts");
   for (const LibraryEntry& entry : library.experts) {
-    adapters.push_back(or_throw(read_lora_adapter(env, library.folder_of(entry.name), slots)));
+    adapters.push_back(or_throw(read_adapter(env, library.folder_of(entry.name), slots)));
     progress.update(static_cast<std::int64_t>(adapters.size()));
   }
   return adapters;
@@ -76,6 +77,7 @@ void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
         std::make_shared<ExpertBank>(read_adapters(env, library, slots), std::move(names), slots, options.compute);
     model.bank_identity = identity;
   }
+  model.expert_names = model.bank->names();
   std::vector<GateFile> gates;
   if (options.router.kind == "phatgoose") gates = read_gates(env, library, options.router.kind, slots);
   const auto router = make_router(options.router, *model.bank, gates, options.compute);
@@ -84,7 +86,7 @@ void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
 
 void use_adapter(Env& env, LoadedModel& model, const ModelOptions& options) {
   const std::vector<SlotName>& slots = model.backbone->slots();
-  LoraAdapter adapter = or_throw(read_lora_adapter(env, options.adapter, slots));
+  LoraAdapter adapter = or_throw(read_adapter(env, options.adapter, slots));
   const Json card = or_throw(read_card(env, options.adapter));
   const std::string of_card =
       or_throw(json_string(card, "base_fingerprint", "", join_path(options.adapter, "card.json")));
@@ -94,10 +96,22 @@ void use_adapter(Env& env, LoadedModel& model, const ModelOptions& options) {
   const std::string name = base_name(options.adapter);
   model.bank = std::make_shared<ExpertBank>(adapters, std::vector<std::string>{name}, slots, options.compute);
   model.bank_identity.clear();
+  model.expert_names = {name};
   RouterOptions single;
   single.kind = "single";
   single.expert = name;
   model.filler = std::make_shared<RoutedSlots>(model.bank, make_router(single, *model.bank, {}, options.compute));
+}
+
+void use_mixture(Env& env, LoadedModel& model, const ModelOptions& options) {
+  const MixtureFile mixture = or_throw(read_mixture(env, options.mixture, model.base.config));
+  check_base(env, model.base, options.mixture, mixture.base_fingerprint, options.allow_other_base);
+  model.filler =
+      std::make_shared<MixtureSlots>(mixture, model.base.config, options.compute, MixtureSlots::Trains::kNothing);
+  model.expert_names = mixture.config.experts;
+  for (int e = static_cast<int>(model.expert_names.size()); e < mixture.config.num_experts; ++e) {
+    model.expert_names.push_back(concat("expert ", e + 1));
+  }
 }
 
 }  // namespace
@@ -125,11 +139,16 @@ void change_experts(Env& env, LoadedModel& model, const ModelOptions& options) {
     throw Failure(
         {"--adapter and --library exclude each other: add the adapter to the library instead", ErrorKind::kUsage});
   }
+  if (!options.mixture.empty() && !(options.adapter.empty() && options.library.empty())) {
+    throw Failure({"--mixture excludes --adapter and --library", ErrorKind::kUsage});
+  }
   if (!options.library.empty()) return use_library(env, model, options);
   if (!options.adapter.empty()) return use_adapter(env, model, options);
   model.bank = nullptr;
   model.bank_identity.clear();
   model.filler = nullptr;
+  model.expert_names.clear();
+  if (!options.mixture.empty()) use_mixture(env, model, options);
 }
 
 }  // namespace skein

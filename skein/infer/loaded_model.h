@@ -17,6 +17,7 @@ struct ModelOptions {
   std::string base;      // --base: folder or .gguf
   std::string adapter;   // --adapter: one PEFT adapter on top (excludes library)
   std::string library;   // --library
+  std::string mixture;   // --mixture: a folder that train mov or molora wrote (excludes both)
   RouterOptions router;  // --router, --top-k, --experts, --without, ...
   bool allow_other_base = false;
   bool recompute_blocks = false;  // training: less memory, more time (Backbone::set_checkpoint_blocks)
@@ -30,6 +31,7 @@ struct LoadedModel {
   std::shared_ptr<const ExpertBank> bank;    // null: plain base
   std::string bank_identity;                 // which library's files the bank was made of
   std::shared_ptr<const SlotFiller> filler;  // null: plain base
+  std::vector<std::string> expert_names;     // of the bank or the mixture, in order; empty: plain base
   ForwardState new_state() const { return ForwardState{filler.get(), nullptr}; }
 };
 

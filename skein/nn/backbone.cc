@@ -45,6 +45,7 @@ std::unique_ptr<Backbone> load_backbone(const BaseModel& base, const ComputeOpti
     WeightReader weights(base, compute);
     auto backbone = entry.make(weights, base.config, compute);
     weights.finish();
+    backbone->tensors_ = weights.tensors();
     return backbone;
   }
   check_failed("every family has a backbone", __FILE__, __LINE__);

@@ -12,6 +12,7 @@
 
 #include "skein/nn/compute.h"
 #include "skein/nn/forward_state.h"
+#include "skein/nn/model_tensor.h"
 #include "skein/nn/packed_batch.h"
 #include "skein/spec/base_model.h"
 #include "skein/spec/tensor_names.h"
@@ -22,6 +23,7 @@ namespace skein {
 struct EncodedSource {
   at::Tensor hidden;              // (S_total, D)
   std::vector<Segment> segments;  // of the source batch
+  SequenceRows rows;              // for fillers that want to know
 };
 
 class Backbone {
@@ -30,6 +32,8 @@ class Backbone {
   const BackboneConfig& config() const { return config_; }
   const ComputeOptions& compute() const { return compute_; }
   const std::vector<SlotName>& slots() const { return slots_; }
+  // Every tensor in forward order. Only train/thaw.h may ask for their gradients.
+  const std::vector<ModelTensor>& tensors() const { return tensors_; }
 
   // Encoder-decoders only: (S_total, D). Segments are bidirectional here.
   virtual EncodedSource encode(const PackedBatch& source, ForwardState& state) const;
@@ -49,6 +53,10 @@ class Backbone {
   ComputeOptions compute_;
   std::vector<SlotName> slots_;
   bool checkpoint_blocks_ = false;
+
+ private:
+  friend std::unique_ptr<Backbone> load_backbone(const BaseModel& base, const ComputeOptions& compute);
+  std::vector<ModelTensor> tensors_;
 };
 
 // The family's backbone with its weights read (with a progress bar when slow). Throws Failure.

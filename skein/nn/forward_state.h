@@ -14,9 +14,21 @@ class SlotMemory {
   virtual ~SlotMemory() = default;
 };
 
+// The sequences of one stream of rows, for fillers that want to know (SlotFiller::wanted_facts).
+struct SequenceRows {
+  at::Tensor sequence_of;  // (N) int64
+  at::Tensor
+      sentence;  // (sequences, D): mean embedding of the input's tokens, in the compute dtype; undefined: not asked
+  std::int64_t num_sequences = 0;
+};
+
 struct ForwardState {
   const SlotFiller* filler = nullptr;  // borrowed for the call; null: the plain base
   std::shared_ptr<SlotMemory> memory;  // made and read by the filler or its owner; may be null
+  SequenceRows rows;                   // of the stream at hand
+  SequenceRows source_rows;            // encoder-decoders, in the decoder: of the encoder's rows, which k and v of the
+                                       // cross-attention read
+  at::Tensor carried;                  // from one slot to a later one of the same block; the filler's own
 };
 
 }  // namespace skein

@@ -97,7 +97,8 @@ std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor&
 }
 
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!has_kernels(x) || x.scalar_type() != weight.scalar_type() || x.dim() != 2 || !weight.is_contiguous()) {
+  const bool thawed = weight.requires_grad() || (bias.defined() && bias.requires_grad());  // train/thaw.h
+  if (thawed || !has_kernels(x) || x.scalar_type() != weight.scalar_type() || x.dim() != 2 || !weight.is_contiguous()) {
     return at::linear(x, weight, bias);
   }
   const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();

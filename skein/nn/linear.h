@@ -29,7 +29,8 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
                               const std::vector<int>& slot_idxs);
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
-// x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). No gradient for weight and bias.
+// x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). A gradient for weight and bias
+// only if they were thawed.
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 }  // namespace skein

@@ -63,11 +63,12 @@ class FusedNorm : public torch::autograd::Function<FusedNorm> {
 RmsNorm next_norm(WeightReader& weights, const BackboneConfig& config) {
   at::Tensor weight = weights.next(TensorRole::kNorm).to(c10::ScalarType::Float);
   if (config.norm_adds_one) weight = weight + 1;
+  weights.replace_last(weight, config.norm_adds_one ? 1 : 0);
   return RmsNorm{weight, config.norm_eps, !config.norm_adds_one};
 }
 
 at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
-  if (has_kernels(x)) {
+  if (has_kernels(x) && !weight.requires_grad()) {  // a thawed norm (train/thaw.h) wants its own gradient too
     const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
     return needs_grad ? FusedNorm::apply(x, weight, eps, rounds_before_weight)
                       : norm_rows(x, weight, eps, rounds_before_weight);

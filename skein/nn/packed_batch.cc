@@ -55,6 +55,8 @@ PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device&
       segment.branches.push_back(static_cast<std::int64_t>(branch.size()));
     }
     segment.length = static_cast<std::int64_t>(ids.size()) - segment.begin;
+    segment.input_length =
+        sequence.input_length >= 0 ? sequence.input_length : static_cast<std::int64_t>(sequence.tokens.size());
     batch.segments.push_back(std::move(segment));
   }
   const auto options = at::TensorOptions().dtype(c10::ScalarType::Long);

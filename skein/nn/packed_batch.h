@@ -28,6 +28,7 @@ class KvSequence {
     at::Tensor k, v;
   };
   std::vector<Cross> cross;  // empty until the first pass
+  at::Tensor sentence;       // (D): the prompt's, kept for later tokens (forward_state.h); undefined: not asked
 
  private:
   void reserve(int layer, std::int64_t num_tokens);
@@ -43,8 +44,9 @@ struct Segment {
   // A prompt with several continuations: the first length - sum(branches) rows are causal; each branch then sees the
   // prompt and itself, never another branch, at positions that continue the prompt. Empty: one causal sequence.
   std::vector<std::int64_t> branches;
-  KvSequence* cache = nullptr;  // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
-  std::int64_t source = -1;     // encoder-decoder: which segment of the source this one reads
+  KvSequence* cache = nullptr;    // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
+  std::int64_t source = -1;       // encoder-decoder: which segment of the source this one reads
+  std::int64_t input_length = 0;  // rows that are the input (instruction and all), not its answer
 };
 
 struct PackedBatch {
@@ -59,6 +61,7 @@ struct SequenceInput {
   std::vector<std::vector<std::int32_t>> branches;
   KvSequence* cache = nullptr;
   std::int64_t source = -1;
+  std::int64_t input_length = -1;  // of tokens, how many are the input; -1: all
 };
 // Packs sequences in order; positions start at the cache's length (0 without).
 PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device& device);

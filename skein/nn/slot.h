@@ -12,6 +12,13 @@ namespace skein {
 
 struct ForwardState;
 
+// What a filler asks the backbone to put into ForwardState::rows.
+enum class RowFacts {
+  kNone,
+  kSequences,  // which sequence a row belongs to
+  kSentences,  // and the mean embedding of each sequence's input
+};
+
 // What stands in the slots of one request. Const while it computes; what it must remember travels in ForwardState.
 class SlotFiller {
  public:
@@ -19,6 +26,7 @@ class SlotFiller {
   // The outputs of the group's linears for x (N, D_in), experts included: one (N, D_out) per part, in the dtype of x.
   // Rows are tokens of a packed batch: there are no padding rows.
   virtual std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const = 0;
+  virtual RowFacts wanted_facts() const { return RowFacts::kNone; }
 };
 
 // The group's outputs through state.filler, or of the frozen weights alone if there is none.

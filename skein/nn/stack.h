@@ -1,4 +1,5 @@
-// What the stacks of blocks have in common: running one block, and ending a pass over caches.
+// What the stacks of blocks have in common: running one block, telling the filler about rows, ending a pass over
+// caches.
 #pragma once
 
 #include <utility>
@@ -16,13 +17,21 @@ template <typename Block>
 at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
   if (!recomputes) return block(inputs, state);
   return recompute(
-      [block, filler = state.filler, first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
+      [block, filler = state.filler, rows = state.rows, source_rows = state.source_rows,
+       first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
         if (ForwardState* forward_pass = std::exchange(first, nullptr)) return block(block_inputs, *forward_pass);
-        ForwardState backward_pass{filler, nullptr};
+        ForwardState backward_pass{filler, nullptr, rows, source_rows};
         return block(block_inputs, backward_pass);
       },
       inputs);
 }
+
+// What state.filler wants to know about the rows of a batch; x (N, D): the embeddings of its tokens. A sequence whose
+// beginning lies in a cache has its sentence there.
+SequenceRows sequence_rows(const std::vector<Segment>& segments, const at::Tensor& x, const ForwardState& state);
+// The same for a decoder: the sentences are those of the source that each sequence reads (null: all in caches).
+SequenceRows decoder_rows(const std::vector<Segment>& segments, const at::Tensor& x, const SequenceRows* source,
+                          const ForwardState& state);
 
 inline void advance_caches(const std::vector<Segment>& segments) {
   for (const Segment& segment : segments) {

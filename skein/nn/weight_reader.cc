@@ -64,7 +64,13 @@ at::Tensor WeightReader::next(TensorRole role) {
   const TensorName& name = take(role);
   at::Tensor tensor = allocate(name.shape);
   read(name, tensor);
+  tensors_.push_back({name.name, tensor, 0, tensor.size(0)});
   return tensor;
+}
+
+void WeightReader::replace_last(const at::Tensor& tensor, double offset) {
+  tensors_.back().owner = tensor;
+  tensors_.back().offset = offset;
 }
 
 LinearGroup WeightReader::next_linears(int count, bool biased) {
@@ -84,12 +90,15 @@ LinearGroup WeightReader::next_linears(int count, bool biased) {
   }
   LinearGroup group = group_of(allocate({total_rows, weights.front().shape[1]}),
                                biased ? allocate({total_rows}) : at::Tensor(), rows, slot_idxs);
-  for (int i = 0; i < count; ++i) {
+  std::int64_t row = 0;
+  for (int i = 0; i < count; row += rows[i++]) {
     read(weights[i], group.parts[i].weight);
+    tensors_.push_back({weights[i].name, group.weight, row, rows[i]});
     if (!biased) continue;
     const TensorName& bias = take(TensorRole::kBias);
     SKEIN_CHECK(module_of(bias.name) == module_of(weights[i].name));
     read(bias, group.parts[i].bias);
+    tensors_.push_back({bias.name, group.bias, row, rows[i]});
   }
   return group;
 }

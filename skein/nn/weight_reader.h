@@ -16,6 +16,7 @@
 #include "skein/base/progress.h"
 #include "skein/nn/compute.h"
 #include "skein/nn/linear.h"
+#include "skein/nn/model_tensor.h"
 #include "skein/spec/base_model.h"
 #include "skein/spec/tensor_names.h"
 
@@ -30,6 +31,9 @@ class WeightReader {
   // The next `count` linears as one group; biased: each has a bias.
   LinearGroup next_linears(int count, bool biased = false);
   bool has_next(TensorRole role) const;
+  // The tensor handed out last is computed with as `tensor`, which holds its values plus offset.
+  void replace_last(const at::Tensor& tensor, double offset);
+  const std::vector<ModelTensor>& tensors() const { return tensors_; }
   void finish();  // every tensor of the list was handed out
 
  private:
@@ -44,6 +48,7 @@ class WeightReader {
   std::vector<SlotName> slots_;
   at::Tensor arena_;  // all weights in forward order, as a pass reads them
   std::int64_t used_ = 0;
+  std::vector<ModelTensor> tensors_;  // handed out
   Progress progress_;
   std::int64_t num_read_ = 0;
 };

@@ -104,7 +104,7 @@ GateRouter::GateRouter(const RouterOptions& options, const ExpertBank& bank, con
   for (int s = 0; s < static_cast<int>(bank.slot_names().size()); ++s) {
     std::vector<const GateTensors*> of_slot(num_experts_, nullptr);
     for (int e = 0; e < num_experts_; ++e) {
-      if (is_allowed[e] && bank.slot(s).has(e)) of_slot[e] = &gate_at(bank, all, e, s);
+      if (is_allowed[e] && bank.slot(s).attaches(e)) of_slot[e] = &gate_at(bank, all, e, s);
     }
     slots_.push_back(make_slot(of_slot, bank.slot_names()[s].d_in, compute));
   }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "skein/base/check.h"
 #include "skein/experts/apply.h"
 
 namespace skein {
@@ -10,23 +11,39 @@ namespace skein {
 RoutedSlots::RoutedSlots(std::shared_ptr<const ExpertBank> bank, std::shared_ptr<const Router> router)
     : bank_(std::move(bank)), router_(std::move(router)) {}
 
+namespace {
+
+// x (1 + sum_e w_e (l_e - 1)) with the mixture's (IA)3 experts; x (N, width), rounded once.
+at::Tensor with_vectors(const at::Tensor& x, const at::Tensor& shifts, const Mixture& mixture) {
+  const at::Tensor weights = at::zeros({x.size(0), shifts.size(0)}, mixture.weights.options());  // (N, E)
+  weights.scatter_add_(1, mixture.ids.to(at::kLong), mixture.weights);
+  return (x.to(at::kFloat) * (1 + at::mm(weights, shifts))).to(x.scalar_type());
+}
+
+}  // namespace
+
 std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
-  std::vector<at::Tensor> outputs = apply_frozen(group, x);
   std::vector<int> slot_idxs;       // of the parts where any expert attaches
   std::vector<std::size_t> places;  // of those among the parts
   for (std::size_t i = 0; i < group.parts.size(); ++i) {
     const int s = group.parts[i].slot_idx;
-    if (s < 0 || bank_->slot(s).empty()) continue;
+    if (s < 0 || !bank_->slot(s).attaches_any()) continue;
     slot_idxs.push_back(s);
     places.push_back(i);
   }
-  if (slot_idxs.empty()) return outputs;
+  if (slot_idxs.empty()) return apply_frozen(group, x);
   const std::vector<Mixture> mixtures = router_->route_group(slot_idxs, x);
+  // Vectors first, on the base's own product; LoRAs add to it, from the unscaled input.
+  const bool scaled = bank_->slot(slot_idxs[0]).shifts().defined() && bank_->slot(slot_idxs[0]).scales_input();
+  SKEIN_CHECK(!scaled || group.parts.size() == 1);
+  std::vector<at::Tensor> outputs =
+      apply_frozen(group, scaled ? with_vectors(x, bank_->slot(slot_idxs[0]).shifts(), mixtures[0]) : x);
   const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();
   auto* record = dynamic_cast<RoutingRecord*>(state.memory.get());
   for (std::size_t i = 0; i < places.size(); ++i) {
     const BankSlot& slot = bank_->slot(slot_idxs[i]);
     at::Tensor& y = outputs[places[i]];
+    if (slot.shifts().defined() && !slot.scales_input()) y = with_vectors(y, slot.shifts(), mixtures[i]);
     if (with_gradient) {
       y = with_mixture_dense(slot, mixtures[i], x, y);
     } else {

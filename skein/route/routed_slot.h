@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "skein/experts/bank.h"
+#include "skein/experts/routing_record.h"
 #include "skein/nn/forward_state.h"
 #include "skein/nn/slot.h"
 #include "skein/route/router.h"
@@ -21,14 +22,6 @@ class RoutedSlots : public SlotFiller {
  private:
   std::shared_ptr<const ExpertBank> bank_;
   std::shared_ptr<const Router> router_;
-};
-
-// What a pass chose: per slot the mixtures of every call, in order. Rows are the tokens of the packed batches.
-class RoutingRecord : public SlotMemory {
- public:
-  RoutingRecord(int num_slots, int num_experts) : mixtures(num_slots), num_experts(num_experts) {}
-  std::vector<std::vector<Mixture>> mixtures;  // [slot_idx][call]
-  int num_experts;
 };
 
 // Share of the routing weight per expert over all slots and rows of a record: (E) f64, sums to 1 (all zero if empty).

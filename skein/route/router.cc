@@ -66,7 +66,7 @@ class UniformRouter : public Router {
     for (std::size_t s = 0; s < bank.slot_names().size(); ++s) {
       std::vector<std::int32_t> candidates;
       for (int e = 0; e < bank.num_experts(); ++e) {
-        if (is_allowed[e] && bank.slot(static_cast<int>(s)).has(e)) candidates.push_back(e);
+        if (is_allowed[e] && bank.slot(static_cast<int>(s)).attaches(e)) candidates.push_back(e);
       }
       candidates_.push_back(std::move(candidates));
     }

@@ -23,15 +23,28 @@ struct LoraTensors {
   std::vector<float> b;  // (D_out, R)
 };
 
+// The (IA)3 vector of one module (arXiv 2205.05638): y = W (x * l) or y = (W x) * l, before norms and rotation.
+struct Ia3Tensors {
+  int slot_idx = 0;
+  bool scales_input = false;   // feed-forward modules
+  std::vector<float> scaling;  // (D_in) or (D_out)
+};
+
 struct LoraAdapter {
   std::string path;
   AdapterConfig config;
   std::vector<LoraTensors> modules;  // by slot_idx, ascending; finite values only
+  std::vector<Ia3Tensors> vectors;   // the same; an adapter of kind kIa3 has these instead
 };
 
 // Reads a PEFT LoRA folder and checks every tensor against the base's slots: unknown modules, missing halves, other
 // ranks or widths, NaN or Inf are errors that list the offending tensors; a pickle (.bin) is refused with the way out.
 Result<LoraAdapter> read_lora_adapter(Env& env, const std::string& folder, const std::vector<SlotName>& slots);
+// The same for a LoRA or an (IA)3 folder, whichever it is.
+Result<LoraAdapter> read_adapter(Env& env, const std::string& folder, const std::vector<SlotName>& slots);
+// Writes an (IA)3 as PEFT does.
+Status write_ia3_adapter(Env& env, const std::string& folder, const LoraAdapter& adapter,
+                         const std::vector<SlotName>& slots);
 // Writes adapter_config.json and adapter_model.safetensors into an existing folder, as PEFT does.
 Status write_lora_adapter(Env& env, const std::string& folder, const LoraAdapter& adapter,
                           const std::vector<SlotName>& slots);

@@ -164,7 +164,7 @@ Status add_expert(Env& env, Library& library, const BaseModel& base, const std::
                         "; another base (--allow-other-base to insist)")};
   }
   const std::vector<SlotName> slots = slot_names(base.config);
-  SKEIN_ASSIGN(const LoraAdapter adapter, read_lora_adapter(env, expert_folder, slots));
+  SKEIN_ASSIGN(const LoraAdapter adapter, read_adapter(env, expert_folder, slots));
   SKEIN_TRY(check_expert_base(env, library, expert_folder, slots, options.allow_other_base));
 
   // overwrite: only an unlisted leftover of a killed add can be there.

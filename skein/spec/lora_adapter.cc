@@ -136,7 +136,7 @@ Result<AdapterConfig> read_config(Env& env, const std::string& folder) {
   SKEIN_ASSIGN(const Json json, read_json_file(env, path));
   SKEIN_ASSIGN(AdapterConfig config, adapter_config_from_json(json, path));
   if (config.kind != AdapterKind::kLora)
-    return Error{concat(path, ": peft_type IA3; an expert of a routed pool is a LoRA")};
+    return Error{concat(path, ": peft_type IA3; expected a LoRA here")};
   return config;
 }
 

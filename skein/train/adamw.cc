@@ -1,14 +1,7 @@
 #include "skein/train/adamw.h"
 
-#include <cmath>
-
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -40,22 +33,14 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double learning_rate)
                     learning_rate, beta1_, beta2_, weight_decay_, eps_, /*amsgrad=*/false, /*maximize=*/false);
 }
 
-void AdamW::restore(std::int64_t updates, const std::vector<at::Tensor>& first, const std::vector<at::Tensor>& second) {
-  SKEIN_CHECK(first.size() == parameters_.size() && second.size() == parameters_.size());
-  const at::NoGradGuard no_grad;
-  updates_ = updates;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    first_moments_[i].copy_(first[i]);
-    second_moments_[i].copy_(second[i]);
+std::vector<NamedState> AdamW::state(const std::vector<std::string>& names) const {
+  SKEIN_CHECK(names.size() == parameters_.size());
+  std::vector<NamedState> state;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    state.push_back({"first_moments/" + names[i], first_moments_[i]});
+    state.push_back({"second_moments/" + names[i], second_moments_[i]});
   }
-}
-
-double clip_by_global_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
-  const at::NoGradGuard no_grad;
-  const auto norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2))).item<double>();
-  const double factor = max_norm / (norm + 1e-6);
-  if (max_norm > 0 && std::isfinite(norm) && factor < 1) at::_foreach_mul_(gradients, factor);
-  return norm;
+  return state;
 }
 
 }  // namespace skein

@@ -1,5 +1,7 @@
 #include "skein/train/data_order.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -42,6 +44,50 @@ void DataOrder::shuffle(std::int64_t epoch) {
     const auto chosen = static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits) * (last + 1)) >> 64);
     std::swap(permutation_[last], permutation_[chosen]);
   }
+}
+
+std::vector<double> task_rates(const std::vector<std::int64_t>& sizes, const TaskRates& rules) {
+  std::vector<double> rates;
+  double sum = 0;
+  for (const std::int64_t size : sizes) {
+    const auto counted = static_cast<double>(rules.cap > 0 ? std::min(size, rules.cap) : size);
+    rates.push_back(std::pow(counted, 1 / rules.temperature));
+    sum += rates.back();
+  }
+  for (double& rate : rates) rate /= sum;
+  return rates;
+}
+
+TaskOrder::TaskOrder(const std::vector<int>& task_of, const TaskRates& rules, std::uint64_t seed) : seed_(seed) {
+  SKEIN_CHECK(!task_of.empty());
+  examples_.resize(static_cast<std::size_t>(*std::max_element(task_of.begin(), task_of.end())) + 1);
+  for (std::size_t i = 0; i < task_of.size(); ++i) examples_[task_of[i]].push_back(static_cast<std::int64_t>(i));
+  std::vector<std::int64_t> sizes;
+  for (std::size_t task = 0; task < examples_.size(); ++task) {
+    sizes.push_back(static_cast<std::int64_t>(examples_[task].size()));
+    orders_.emplace_back(sizes.back(), counter_random(seed, 0x7461736b, task));
+  }
+  double sum = 0;
+  for (const double rate : task_rates(sizes, rules)) cumulative_.push_back(sum += rate);
+  drawn_.assign(examples_.size(), 0);
+}
+
+int TaskOrder::draw(std::int64_t position) const {
+  constexpr double kToUnit = 1.0 / 9007199254740992.0;  // 2^-53
+  const auto bits = counter_random(seed_, 0x64726177, static_cast<std::uint64_t>(position));
+  const double value = static_cast<double>(bits >> 11) * kToUnit;
+  const auto found = std::upper_bound(cumulative_.begin(), cumulative_.end() - 1, value);
+  return static_cast<int>(found - cumulative_.begin());
+}
+
+std::int64_t TaskOrder::at(std::int64_t position) {
+  if (position < next_position_) {
+    std::fill(drawn_.begin(), drawn_.end(), 0);
+    next_position_ = 0;
+  }
+  for (; next_position_ < position; ++next_position_) ++drawn_[draw(next_position_)];
+  const int task = draw(position);
+  return examples_[task][orders_[task].at(drawn_[task])];
 }
 
 }  // namespace skein

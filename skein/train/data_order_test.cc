@@ -50,5 +50,42 @@ TEST(DataOrder, ASingleExampleIsReadAgainAndAgain) {
   EXPECT_EQ(order.at(12345), 0);
 }
 
+TEST(TaskRates, AreSizesCappedAndFlattened) {
+  const auto near = [](const std::vector<double>& got, const std::vector<double>& want) {
+    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-12) << i;
+  };
+  near(task_rates({100, 300}, {}), {0.25, 0.75});
+  near(task_rates({100, 300}, {.cap = 100}), {0.5, 0.5});
+  near(task_rates({100, 400}, {.temperature = 2}), {1.0 / 3, 2.0 / 3});  // square roots
+}
+
+TEST(TaskOrder, DrawsTasksAtTheirRatesAndEachExampleOncePerEpoch) {
+  std::vector<int> task_of(400, 1);
+  std::fill_n(task_of.begin(), 100, 0);
+  TaskOrder order(task_of, {.cap = 100}, 3);
+  std::vector<int> seen(task_of.size(), 0);
+  int of_small = 0;
+  constexpr int kDraws = 4000;
+  for (int position = 0; position < kDraws; ++position) {
+    const std::int64_t example = order.at(position);
+    ++seen[example];
+    of_small += task_of[example] == 0;
+  }
+  // Binomial, p = 1/2: a deviation of 5 standard errors (5 * sqrt(4000) / 2 = 158) happens once in 10^6 seeds.
+  EXPECT_NEAR(of_small, kDraws / 2, 158);
+  for (std::size_t i = 0; i < task_of.size(); ++i) {
+    const int draws = task_of[i] == 0 ? of_small : kDraws - of_small, size = task_of[i] == 0 ? 100 : 300;
+    EXPECT_TRUE(seen[i] == draws / size || seen[i] == draws / size + 1) << i << " seen " << seen[i] << " times";
+  }
+}
+
+TEST(TaskOrder, IsAFunctionOfSeedAndPosition) {
+  const std::vector<int> task_of = {0, 0, 1, 1, 1, 2};
+  TaskOrder order(task_of, {.temperature = 3}, 5), other(task_of, {.temperature = 3}, 5);
+  std::vector<std::int64_t> straight;
+  for (int position = 0; position < 50; ++position) straight.push_back(order.at(position));
+  for (const int position : {49, 0, 17, 18, 3}) EXPECT_EQ(other.at(position), straight[position]) << position;
+}
+
 }  // namespace
 }  // namespace skein

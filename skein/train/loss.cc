@@ -48,7 +48,8 @@ TargetLoss target_loss(const Backbone& backbone, const at::Tensor& hidden, const
     at::Tensor scores = logits.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     losses.push_back(losses_and_gradient(scores, chunk_targets, weights).squeeze(1));
     if (!row_weights) continue;
-    gradients.push_back(torch::autograd::grad({logits}, {leaf}, {scores.to(logits.scalar_type())}).front());
+    torch::autograd::backward({logits}, {scores.to(logits.scalar_type())});  // a thawed head gets its gradient too
+    gradients.push_back(leaf.grad());
   }
   TargetLoss result;
   result.row_losses = at::cat(losses);

@@ -14,6 +14,9 @@ constexpr std::array<std::pair<LossMean, std::string_view>, 3> kLossMeans{
 constexpr std::array<std::pair<Schedule, std::string_view>, 3> kSchedules{
     {{Schedule::kConstant, "constant"}, {Schedule::kLinear, "linear"}, {Schedule::kCosine, "cosine"}}};
 
+constexpr std::array<std::pair<OptimiserKind, std::string_view>, 2> kOptimisers{
+    {{OptimiserKind::kAdamW, "adamw"}, {OptimiserKind::kAdafactor, "adafactor"}}};
+
 template <typename Table, typename Value>
 std::string_view name_in(const Table& table, Value value) {
   for (const auto& [known, name] : table) {
@@ -50,6 +53,28 @@ TrainOptions phatgoose_gate_options() {
   return options;
 }
 
+TrainOptions mov_options() {
+  TrainOptions options;
+  options.steps = 500000;
+  options.batch = 32;
+  options.learning_rate = 3e-4;
+  options.optimiser = OptimiserKind::kAdafactor;
+  options.scale_parameter = true;
+  options.warmup_ratio = 0;
+  options.clip_norm = 0;
+  options.loss_mean = LossMean::kSequence;
+  options.prompt.max_input = 1024;
+  options.prompt.max_target = 256;
+  options.by_task_rates = true;
+  options.task_cap = 500000;
+  options.lora.rank = 4;
+  options.lora.alpha = 16;
+  options.lora.a_std = 0.02;
+  return options;
+}
+
+std::string_view optimiser_name(OptimiserKind optimiser) { return name_in(kOptimisers, optimiser); }
+Result<OptimiserKind> parse_optimiser(std::string_view name) { return value_in(kOptimisers, name, "optimiser"); }
 std::string_view loss_mean_name(LossMean mean) { return name_in(kLossMeans, mean); }
 std::string_view schedule_name(Schedule schedule) { return name_in(kSchedules, schedule); }
 Result<LossMean> parse_loss_mean(std::string_view name) { return value_in(kLossMeans, name, "loss mean"); }
@@ -71,6 +96,19 @@ Status check_train_options(const TrainOptions& options) {
   if (!in(options.adam_eps, 0, 1)) return refuse("Adam's eps", options.adam_eps, "a number in [0, 1]");
   if (!in(options.weight_decay, 0, 1e6))
     return refuse("the weight decay", options.weight_decay, "a number of at least 0");
+  if (!in(options.adafactor_decay, 0, 1))
+    return refuse("Adafactor's decay", options.adafactor_decay, "a number in [0, 1]");
+  if (!in(options.adafactor_threshold, 1e-6, 1e30))
+    return refuse("Adafactor's clipping threshold", options.adafactor_threshold, "a number above 0");
+  if (options.task_cap < 0) return refuse("the cap on a task's size", options.task_cap, "0 (none) or more");
+  if (!in(options.task_temperature, 1e-3, 1e6))
+    return refuse("the temperature of task rates", options.task_temperature, "a number above 0");
+  if (!in(options.balance_weight, 0, 1e6))
+    return refuse("the weight of load balancing", options.balance_weight, "0 (none) or more");
+  if (!in(options.z_loss_weight, 0, 1e6)) return refuse("the weight of the z-loss", options.z_loss_weight, "0 or more");
+  if (options.keep < 1 || options.keep > 1000) return refuse("the number of states kept", options.keep, "1 to 1000");
+  if (!in(options.save_minutes, 0, 1e6))
+    return refuse("the minutes between saved states", options.save_minutes, "0 (never) or more");
   if (!in(options.warmup_ratio, 0, 1)) return refuse("the warm-up ratio", options.warmup_ratio, "a share in [0, 1]");
   if (!in(options.clip_norm, 0, 1e30)) return refuse("the clipping norm", options.clip_norm, "0 (none) or more");
   if (options.save_every < 0) return refuse("the steps between saved states", options.save_every, "0 (never) or more");
@@ -86,9 +124,24 @@ Json train_options_to_json(const TrainOptions& options, bool with_lora) {
   json["batch"] = options.batch;
   json["micro_batch"] = options.micro_batch;
   json["learning_rate"] = options.learning_rate;
-  json["beta1"] = options.beta1;
-  json["beta2"] = options.beta2;
-  json["adam_eps"] = options.adam_eps;
+  json["optimiser"] = optimiser_name(options.optimiser);
+  if (options.optimiser == OptimiserKind::kAdamW) {
+    json["beta1"] = options.beta1;
+    json["beta2"] = options.beta2;
+    json["adam_eps"] = options.adam_eps;
+  } else {
+    json["factored"] = options.factored;
+    json["adafactor_decay"] = options.adafactor_decay;
+    json["adafactor_threshold"] = options.adafactor_threshold;
+    json["scale_parameter"] = options.scale_parameter;
+    json["relative_step"] = options.relative_step;
+  }
+  if (options.by_task_rates) {
+    json["task_cap"] = options.task_cap;
+    json["task_temperature"] = options.task_temperature;
+  }
+  if (options.balance_weight > 0) json["balance_weight"] = options.balance_weight;
+  if (options.z_loss_weight > 0) json["z_loss_weight"] = options.z_loss_weight;
   json["weight_decay"] = options.weight_decay;
   json["warmup_ratio"] = options.warmup_ratio;
   json["schedule"] = schedule_name(options.schedule);

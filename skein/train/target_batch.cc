@@ -35,6 +35,7 @@ TargetBatch make_target_batch(const TrainData& data, std::span<const std::int64_
       sequence.tokens.push_back(static_cast<std::int32_t>(backbone.config().decoder_start_token));
     } else {
       sequence.tokens = example.input;
+      sequence.input_length = static_cast<std::int64_t>(example.input.size());
     }
     const auto first_row = begin + static_cast<std::int64_t>(sequence.tokens.size()) - 1;
     sequence.tokens.insert(sequence.tokens.end(), example.target.begin(), read_end);
@@ -74,8 +75,9 @@ at::Tensor row_weights(const std::vector<std::int64_t>& target_lengths, LossMean
   return weights;
 }
 
-at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler) {
-  ForwardState state{filler, nullptr};
+at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler,
+                         std::shared_ptr<SlotMemory> memory) {
+  ForwardState state{filler, std::move(memory)};
   if (!batch.source) return backbone.forward(batch.batch, nullptr, state).index_select(0, batch.rows);
   const EncodedSource source = backbone.encode(*batch.source, state);
   return backbone.forward(batch.batch, &source, state).index_select(0, batch.rows);

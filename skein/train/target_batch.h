@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,8 @@ namespace skein {
 struct TrainData {
   std::vector<EncodedExample> examples;  // input and target not empty
   std::vector<std::string> ids;          // same order
+  std::vector<int> task_of;              // same order, index into tasks; empty: all of one
+  std::vector<std::string> tasks;        // in order of appearance
   std::int64_t inputs_cut = 0;
 };
 
@@ -40,10 +43,13 @@ TargetBatch make_target_batch(const TrainData& data, std::span<const std::int64_
 // step_microbatches with step_target_tokens.
 struct StepSize {
   std::int64_t sequences = 0, microbatches = 0, target_tokens = 0;
+  std::int64_t rows = 0, source_rows = 0;  // computed: of the decoder's side (or the whole), of the encoder's
 };
 at::Tensor row_weights(const std::vector<std::int64_t>& target_lengths, LossMean mean, const StepSize& step);
 
-// Hidden states (n, D) of the rows that predict targets, filler's experts included.
-at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler);
+// Hidden states (n, D) of the rows that predict targets, filler's experts included. memory: for the filler, may be
+// null.
+at::Tensor target_hidden(const Backbone& backbone, const TargetBatch& batch, const SlotFiller* filler,
+                         std::shared_ptr<SlotMemory> memory = nullptr);
 
 }  // namespace skein

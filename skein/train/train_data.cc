@@ -28,6 +28,9 @@ Result<TrainData> encode_train_data(const std::vector<Example>& examples, const 
     data.inputs_cut += encoded.input_was_cut ? 1 : 0;
     data.examples.push_back(std::move(encoded));
     data.ids.push_back(example.id);
+    const auto task = std::find(data.tasks.begin(), data.tasks.end(), example.task);
+    data.task_of.push_back(static_cast<int>(task - data.tasks.begin()));
+    if (task == data.tasks.end()) data.tasks.push_back(example.task);
   }
   if (data.inputs_cut > 0) {
     log_info(concat(data.inputs_cut, " of ", examples.size(), " inputs were longer than ", options.max_input,

@@ -13,9 +13,10 @@
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
 #include "skein/base/progress.h"
-#include "skein/train/adamw.h"
+#include "skein/experts/mixture_router.h"
 #include "skein/train/data_order.h"
 #include "skein/train/loss.h"
+#include "skein/train/optimiser.h"
 #include "skein/train/schedule.h"
 #include "skein/train/train_log.h"
 #include "skein/train/training_state.h"
@@ -45,8 +46,12 @@ class Loop {
         valid_(valid),
         run_(run),
         options_(options),
-        optimiser_(trainee.parameters, options),
-        order_(static_cast<std::int64_t>(data.examples.size()), options.seed) {}
+        optimiser_(make_optimiser(trainee.parameters, options)),
+        order_(static_cast<std::int64_t>(data.examples.size()), options.seed) {
+    if (options.by_task_rates && !data.task_of.empty()) {
+      task_order_.emplace(data.task_of, TaskRates{options.task_cap, options.task_temperature}, options.seed);
+    }
+  }
 
   TrainReport train() {
     begin();
@@ -58,10 +63,10 @@ class Loop {
       update(*facts);
       progress.update(step_, note(facts->loss));
       if (validation_is_due()) validate();
-      if (options_.save_every > 0 && step_ % options_.save_every == 0 && step_ < options_.steps) save();
+      if (step_ < options_.steps && save_is_due()) save();
     }
     save();
-    if (!best_.empty()) copy_into(trainee_.parameters, best_);
+    if (!best_.empty()) set_parameters(best_);
     return report_;
   }
 
@@ -74,13 +79,14 @@ class Loop {
 
   // A state from before, or a fresh folder.
   void begin() {
-    started_ = Clock::now();
+    started_ = saved_ = Clock::now();
     report_.state_folder = run_.state_folder;
     report_.inputs_cut = data_.inputs_cut;
-    const bool found = env_.exists(state_file(run_.state_folder));
+    const bool found = has_state(env_, run_.state_folder);
     if (found && options_.resume) {
-      TrainingState state =
-          or_throw(load_training_state(env_, run_.state_folder, trainee_.names, trainee_.parameters, run_.identity));
+      const std::vector<NamedState> moments = optimiser_->state(trainee_.names);
+      TrainingState state = or_throw(
+          load_training_state(env_, run_.state_folder, {trainee_.names, trainee_.parameters, moments}, run_.identity));
       if (state.num_threads != at::get_num_threads()) {
         log_warning(concat("this run began with ", state.num_threads, " threads and goes on with ",
                            at::get_num_threads(),
@@ -90,8 +96,9 @@ class Loop {
       report_ = state.report;
       report_.state_folder = run_.state_folder;
       seconds_before_ = report_.seconds;
-      copy_into(trainee_.parameters, state.parameters);
-      optimiser_.restore(step_, state.first_moments, state.second_moments);
+      set_parameters(state.parameters);
+      for (std::size_t i = 0; i < moments.size(); ++i) copy_into({moments[i].tensor}, {state.optimiser[i].tensor});
+      optimiser_->set_updates(step_);
       best_ = std::move(state.best);
       log_info(concat("resuming at step ", step_, " of ", options_.steps, " from ", run_.state_folder));
     } else if (found) {
@@ -106,15 +113,27 @@ class Loop {
   // Forward and backward over the step's micro-batches; the gradients lie in the parameters. Nothing if asked to stop.
   std::optional<StepFacts> gradients_of_step() {
     StepFacts facts;
-    for (std::int64_t i = 0; i < options_.batch; ++i)
-      facts.example_idxs.push_back(order_.at(step_ * options_.batch + i));
+    for (std::int64_t i = 0; i < options_.batch; ++i) {
+      const std::int64_t position = step_ * options_.batch + i;
+      facts.example_idxs.push_back(task_order_ ? task_order_->at(position) : order_.at(position));
+    }
     const auto micro_batch =
         options_.micro_batch == 0 ? options_.batch : std::min(options_.micro_batch, options_.batch);
     StepSize size{options_.batch, (options_.batch + micro_batch - 1) / micro_batch, 0};
     for (const std::int64_t idx : facts.example_idxs) {
-      size.target_tokens += static_cast<std::int64_t>(data_.examples[static_cast<std::size_t>(idx)].target.size());
+      const EncodedExample& example = data_.examples[static_cast<std::size_t>(idx)];
+      const auto target = static_cast<std::int64_t>(example.target.size());
+      const auto input = static_cast<std::int64_t>(example.input.size());
+      const bool encoder_decoder = backbone_.config().is_encoder_decoder();
+      size.target_tokens += target;
+      size.source_rows += encoder_decoder ? input : 0;
+      size.rows += encoder_decoder ? target : input + target - 1;
     }
     facts.target_tokens = size.target_tokens;
+    if (trainee_.before_step) trainee_.before_step(size);
+    if (!trainee_.layer_of_router.empty()) {
+      routers_ = std::make_shared<RouterRecord>(static_cast<int>(trainee_.layer_of_router.size()));
+    }
     for (const at::Tensor& parameter : trainee_.parameters) parameter.mutable_grad().reset();
 
     const at::AutoGradMode record(true);
@@ -125,12 +144,14 @@ class Loop {
       const TargetBatch batch = make_target_batch(
           data_, all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), backbone_);
       const at::Tensor weights = row_weights(batch.target_lengths, options_.loss_mean, size).to(batch.rows.device());
-      const at::Tensor hidden = target_hidden(backbone_, batch, trainee_.filler);  // (n, D)
+      const auto record = routing_is_logged() ? routers_ : nullptr;
+      const at::Tensor hidden = target_hidden(backbone_, batch, trainee_.filler, record);  // (n, D)
       const TargetLoss loss = target_loss(backbone_, hidden, batch.targets, weights);
       facts.loss += (loss.row_losses.to(at::kDouble) * weights).sum().item<double>();
       facts.tokens += batch.num_tokens;
       if (!std::isfinite(facts.loss)) break;  // the step fails; its gradients are of no use
       hidden.backward(loss.hidden_gradient);
+      if (trainee_.after_backward) trainee_.after_backward();
     }
     return facts;
   }
@@ -145,8 +166,10 @@ class Loop {
     const double norm = clip_by_global_norm(gradients, options_.clip_norm);
     if (!std::isfinite(norm)) fail(facts, "a gradient norm of", norm);
     const double rate = learning_rate_at(options_, step_);
-    optimiser_.step(gradients, rate);
+    optimiser_->step(gradients, rate);
+    if (trainee_.after_update) trainee_.after_update();
 
+    const bool logs_routing = routing_is_logged();
     if (step_ == 0) report_.first_loss = facts.loss;
     report_.last_loss = facts.loss;
     report_.steps = ++step_;
@@ -161,7 +184,56 @@ class Loop {
     line["tokens"] = facts.tokens;
     line["target_tokens"] = facts.target_tokens;
     line["seconds"] = report_.seconds;
+    if (logs_routing) add_routing(line);
     or_throw(log_->append(line));
+  }
+
+  // Some two hundred times in a run, the first and the last step included.
+  bool routing_is_logged() const {
+    const std::int64_t every = std::max<std::int64_t>(1, options_.steps / 200);
+    return routers_ != nullptr && (step_ % every == 0 || step_ + 1 == options_.steps);
+  }
+
+  // Load and entropy by layer, a mean over its routers; entropy as a share of the largest possible.
+  void add_routing(Json& line) const {
+    std::vector<at::Tensor> loads(trainee_.layers.size());
+    std::vector<double> entropies(trainee_.layers.size()), counts(trainee_.layers.size());
+    for (std::size_t i = 0; i < routers_->routers.size(); ++i) {
+      const RouterRecord::Router& router = routers_->routers[i];
+      if (router.num_rows == 0) continue;
+      const int layer = trainee_.layer_of_router[i];
+      const auto rows = static_cast<double>(router.num_rows);
+      const at::Tensor load = router.load / rows;
+      loads[layer] = loads[layer].defined() ? loads[layer] + load : load;
+      entropies[layer] += router.entropy / rows / std::log(static_cast<double>(load.numel()));
+      counts[layer] += 1;
+    }
+    Json load_json = Json::object(), entropy_json = Json::object();
+    for (std::size_t layer = 0; layer < loads.size(); ++layer) {
+      if (counts[layer] == 0) continue;
+      std::vector<double> shares;
+      const at::Tensor mean = (loads[layer] / counts[layer]).contiguous();
+      for (std::int64_t e = 0; e < mean.numel(); ++e) {
+        shares.push_back(std::round(mean.data_ptr<double>()[e] * 1e5) / 1e5);
+      }
+      load_json[trainee_.layers[layer]] = shares;
+      entropy_json[trainee_.layers[layer]] = std::round(entropies[layer] / counts[layer] * 1e5) / 1e5;
+    }
+    line["expert_load"] = load_json;
+    line["router_entropy"] = entropy_json;
+    if (options_.balance_weight > 0) line["balance"] = routers_->losses.balance;
+    if (options_.z_loss_weight > 0) line["z_loss"] = routers_->losses.z_loss;
+  }
+
+  bool save_is_due() const {
+    if (options_.save_every > 0 && step_ % options_.save_every == 0) return true;
+    const double minutes = std::chrono::duration<double>(Clock::now() - saved_).count() / 60;
+    return options_.save_minutes > 0 && minutes >= options_.save_minutes;
+  }
+
+  void set_parameters(const std::vector<at::Tensor>& values) {
+    copy_into(trainee_.parameters, values);
+    if (trainee_.after_update) trainee_.after_update();
   }
 
   // Twice in a row worse than the first step by more than a uniform guess costs: no batch of hard examples does that.
@@ -194,14 +266,10 @@ class Loop {
   void save() {
     report_.seconds = seconds();
     or_throw(log_->sync());  // the log never lacks a line that the state knows of
-    const TrainingState state{step_,
-                              at::get_num_threads(),
-                              report_,
-                              trainee_.parameters,
-                              optimiser_.first_moments(),
-                              optimiser_.second_moments(),
-                              best_};
-    or_throw(save_training_state(env_, run_.state_folder, state, trainee_.names, run_.identity));
+    const TrainingState state{
+        step_, at::get_num_threads(), report_, trainee_.parameters, optimiser_->state(trainee_.names), best_};
+    or_throw(save_training_state(env_, run_.state_folder, state, trainee_.names, run_.identity, options_.keep));
+    saved_ = Clock::now();
   }
 
   TrainReport stop_early() {
@@ -244,13 +312,15 @@ class Loop {
   const TrainData& valid_;
   const TrainRun& run_;
   const TrainOptions& options_;
-  AdamW optimiser_;
+  std::unique_ptr<Optimiser> optimiser_;
   DataOrder order_;
+  std::optional<TaskOrder> task_order_;    // by task rates, instead
+  std::shared_ptr<RouterRecord> routers_;  // of the step at hand
   std::unique_ptr<TrainLog> log_;
   std::int64_t step_ = 0;  // steps done
   std::vector<at::Tensor> best_;
   TrainReport report_;
-  Clock::time_point started_;
+  Clock::time_point started_, saved_;
   double seconds_before_ = 0;  // of the runs this one resumes
 };
 

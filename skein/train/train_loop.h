@@ -19,9 +19,16 @@ namespace skein {
 
 // What a run trains.
 struct Trainee {
-  const SlotFiller* filler = nullptr;  // borrowed
+  const SlotFiller* filler = nullptr;  // borrowed; null: the base itself is trained
   std::vector<at::Tensor> parameters;  // f32 leaves that require a gradient, shared with the filler
   std::vector<std::string> names;      // same order
+  // Each may be empty.
+  std::function<void(const StepSize&)> before_step;  // sizes of the step to come
+  std::function<void()> after_backward;              // of each micro-batch
+  std::function<void()> after_update;
+  // Mixtures: what their routers did goes into the log, by layer. layer_of_router[i]: index into layers, of router i.
+  std::vector<int> layer_of_router;
+  std::vector<std::string> layers;
 };
 
 struct TrainRun {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <sstream>
@@ -492,6 +493,51 @@ TEST_F(InterruptedDeathTest, ByKill9AtARandomMomentAndResumedGivesTheSameBits) {
   }
 }
 
+// A storm: by default a handful of kills, $SKEIN_KILL_STORM of them for the whole of it. Half at random moments, half
+// right before a file operation, drawn from all between the opening of the first state and the syncing of the last
+// one's folder. One kill a test: a child runs its own test only.
+int num_kills() {
+  const char* asked = std::getenv("SKEIN_KILL_STORM");
+  return asked != nullptr ? std::max(1, std::atoi(asked)) : 6;
+}
+
+class KillStormDeathTest : public Interrupted, public testing::WithParamInterface<int> {};
+
+TEST_P(KillStormDeathTest, ResumedGivesTheSameBits) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const int kill = GetParam();
+  options.save_every = 1;
+  const auto memory = make_memory_env();
+  const auto counting = make_fault_env(*memory);
+  const auto unbroken = run(*counting, "unbroken", false, never);
+  const auto operation =
+      static_cast<std::int64_t>(counter_random(7, 1, kill) % static_cast<std::uint64_t>(counting->operations()));
+  const std::string folder = concat(testing::TempDir(), "skein_storm_", kill);
+  std::filesystem::remove_all(folder);
+  const auto killed = [&] {
+    if (kill % 2 == 0) {
+      std::thread([&] {
+        std::this_thread::sleep_for(std::chrono::microseconds(1000 + counter_random(7, 0, kill) % 150000));
+        raise(SIGKILL);
+      }).detach();
+      run(real_env(), folder, false, never);
+    } else {
+      const auto failing = make_fault_env(real_env());
+      failing->set_plan({.fail_at_operation = operation});
+      try {
+        run(*failing, folder, false, never);
+      } catch (const Failure&) {  // the operation was not done; neither is anything after it
+      }
+    }
+    raise(SIGKILL);
+  };
+  EXPECT_EXIT(killed(), testing::KilledBySignal(SIGKILL), "");
+  EXPECT_TRUE(tiny::same_bits(run(real_env(), folder, true, never), unbroken));
+  std::filesystem::remove_all(folder);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kill, KillStormDeathTest, testing::Range(0, num_kills()));
+
 TEST_F(Interrupted, AStateIsNotOverwrittenByARunThatDoesNotResume) {
   const auto env = make_memory_env();
   int asked = 0;
@@ -519,7 +565,9 @@ TEST(TrainLoop, AnExplodingLossStopsWithStepAndExamplesAndKeepsTheState) {
   run.stop = [&] { return ++asked > 2; };  // two steps
   run_training(*env, *backbone, expert.trainee, data, kNone, run, options);
   const auto load = [&] {
-    return or_throw(load_training_state(*env, "t", expert.trainee.names, expert.trainee.parameters, run.identity));
+    const auto moments = make_optimiser(expert.trainee.parameters, options)->state(expert.trainee.names);
+    return or_throw(
+        load_training_state(*env, "t", {expert.trainee.names, expert.trainee.parameters, moments}, run.identity));
   };
   TrainingState state = load();
   state.report.first_loss = 0.01;

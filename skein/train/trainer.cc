@@ -10,7 +10,7 @@
 #include "skein/spec/base_model.h"
 #include "skein/spec/example.h"
 #include "skein/spec/expert_folder.h"
-#include "skein/train/train_data.h"
+#include "skein/train/run_setup.h"
 #include "skein/train/train_loop.h"
 #include "skein/train/training_state.h"
 
@@ -18,91 +18,6 @@ namespace skein {
 namespace {
 
 constexpr const char* kGateKind = "phatgoose";
-
-struct RunData {
-  TrainData train, valid;
-  std::vector<std::string> tasks;
-};
-
-RunData read_data(Env& env, const LoadedModel& model, const std::vector<std::string>& paths,
-                  const TrainOptions& options) {
-  RunData data;
-  const std::vector<Example> examples = or_throw(read_examples(env, paths));
-  data.tasks = tasks_of(examples);
-  data.train = or_throw(encode_train_data(examples, model, options.prompt));
-  if (options.valid.empty()) return data;
-  std::vector<Example> valid = or_throw(read_examples(env, options.valid));
-  const auto limit = static_cast<std::size_t>(options.valid_limit);
-  if (limit > 0 && valid.size() > limit) valid.resize(limit);
-  data.valid = or_throw(encode_train_data(valid, model, options.prompt));
-  return data;
-}
-
-// What must be the same when a run is resumed, and is recorded in the card.
-Json run_identity(Env& env, const LoadedModel& model, const std::vector<std::string>& paths,
-                  const TrainOptions& options, bool with_lora) {
-  Json identity;
-  identity["options"] = train_options_to_json(options, with_lora);
-  identity["dtype"] = model.backbone->compute().dtype == at::kBFloat16 ? "bf16" : "f32";
-  identity["data"] = or_throw(data_digests(env, paths));
-  identity["valid"] = or_throw(data_digests(env, options.valid));
-  identity["base_fingerprint"] = or_throw(base_fingerprint(env, model.base));
-  return identity;
-}
-
-Json report_to_card(const TrainReport& report) {
-  Json json;
-  json["steps"] = report.steps;
-  json["first_loss"] = report.first_loss;
-  json["last_loss"] = report.last_loss;
-  if (report.best_step >= 0) {
-    json["valid_step"] = report.best_step;
-    json["valid_loss"] = report.best_valid_loss;
-  }
-  json["tokens"] = report.tokens;
-  json["target_tokens"] = report.target_tokens;
-  json["inputs_cut"] = report.inputs_cut;
-  json["seconds"] = report.seconds;
-  return json;
-}
-
-// The report of a run that is complete already, from its card entry, if it is the same run.
-std::optional<TrainReport> finished_before(const Json& entry, const Json& identity) {
-  if (!entry.is_object() || !entry.contains("training") || !entry.contains("report")) return std::nullopt;
-  if (!check_identity(entry["training"], identity, "").ok()) return std::nullopt;
-  const Json& json = entry["report"];
-  TrainReport report;
-  report.steps = json.value("steps", report.steps);
-  report.first_loss = json.value("first_loss", report.first_loss);
-  report.last_loss = json.value("last_loss", report.last_loss);
-  report.best_step = json.value("valid_step", report.best_step);
-  report.best_valid_loss = json.value("valid_loss", report.best_valid_loss);
-  report.tokens = json.value("tokens", report.tokens);
-  report.target_tokens = json.value("target_tokens", report.target_tokens);
-  report.inputs_cut = json.value("inputs_cut", report.inputs_cut);
-  report.seconds = json.value("seconds", report.seconds);
-  return report;
-}
-
-void copy_file(Env& env, const std::string& from, const std::string& to) {
-  or_throw(write_text_atomically(env, to, or_throw(read_text_file(env, from))));
-}
-
-// Common to both commands, before any work: the plain base, sane options, an old state where it may not be.
-void check_start(Env& env, const LoadedModel& model, const TrainOptions& options, const std::string& state_folder,
-                 bool overwrite) {
-  or_throw(check_train_options(options));
-  if (model.filler != nullptr) {
-    throw Failure(
-        {"training starts from the plain base; load the model without an adapter or a library", ErrorKind::kUsage});
-  }
-  if (overwrite && !options.resume) or_throw(env.remove_tree(state_folder));
-}
-
-std::string without_trailing_slash(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
 
 }  // namespace
 
@@ -112,17 +27,9 @@ TrainReport train_expert(Env& env, const LoadedModel& model, const std::vector<s
   const std::string state_folder = out + ".training";
   check_start(env, model, options, state_folder, overwrite);
   const Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/true);
-  if (env.exists(out) && !overwrite) {
-    const Json card = options.resume ? or_throw(read_card(env, out)) : Json();
-    if (const auto report = finished_before(card, identity)) {
-      log_info(concat(out, " is complete already"));
-      or_throw(env.remove_tree(state_folder));
-      return *report;
-    }
-    throw Failure({concat(out, " exists already; --overwrite replaces it")});
-  }
+  if (const auto done = check_target(env, out, state_folder, identity, options, overwrite)) return *done;
 
-  const RunData data = read_data(env, model, data_paths, options);
+  const RunData data = read_run_data(env, model, data_paths, options);
   TrainableLora lora(model.backbone->slots(), options.lora, model.backbone->compute().device);
   const Trainee trainee{&lora, lora.parameters(), lora.parameter_names()};
   TrainRun run;
@@ -133,14 +40,7 @@ TrainReport train_expert(Env& env, const LoadedModel& model, const std::vector<s
   const TrainReport report = run_training(env, *model.backbone, trainee, data.train, data.valid, run, options);
   if (report.interrupted) return report;
 
-  Json card;
-  card["kind"] = "lora";
-  if (!options.program_version.empty()) card["skein_version"] = options.program_version;
-  card["tasks"] = data.tasks;
-  card["base"] = model.base.path;
-  card["base_fingerprint"] = identity["base_fingerprint"];
-  card["training"] = identity;
-  card["report"] = report_to_card(report);
+  const Json card = card_of("lora", model, data, identity, report, options);
   const auto& slots = model.backbone->slots();
   const auto folder = or_throw(OutputFolder::begin(env, out, overwrite));
   or_throw(write_lora_adapter(env, folder->path(),
@@ -158,7 +58,7 @@ TrainReport train_gate(Env& env, const LoadedModel& model, const std::string& ex
   const std::string state_folder = expert + ".gate-training";
   const auto& slots = model.backbone->slots();
   check_start(env, model, options, state_folder, overwrite);
-  const LoraAdapter adapter = or_throw(read_lora_adapter(env, expert, slots));
+  const LoraAdapter adapter = or_throw(read_adapter(env, expert, slots));
   Json card = or_throw(read_card(env, expert));
   Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/false);
   identity["expert"] = or_throw(digest_of_file(env, join_path(expert, "adapter_model.safetensors")));
@@ -179,7 +79,7 @@ TrainReport train_gate(Env& env, const LoadedModel& model, const std::string& ex
     throw Failure({concat(expert, " has a ", kGateKind, " gate already; --overwrite replaces it")});
   }
 
-  const RunData data = read_data(env, model, data_paths, options);
+  const RunData data = read_run_data(env, model, data_paths, options);
   GatedLora gated(adapter, slots, model.backbone->compute());
   const Trainee trainee{&gated, gated.parameters(), gated.parameter_names()};
   TrainRun run;

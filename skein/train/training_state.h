@@ -1,7 +1,8 @@
 // All that a run must remember to go on after it was stopped, at whatever point. Format:
 // docs/formats/training-state.md.
 //
-// One file, replaced atomically: a reader sees a whole state or the one before it. The order of the data needs no place
+// The newest state is state.safetensors; those before it are kept as state.1.safetensors and so on. Each holds a digest
+// of its tensors, so that a damaged one is found out and the one before it taken. The order of the data needs no place
 // in it: it follows from the seed and the step (data_order.h).
 #pragma once
 
@@ -13,6 +14,7 @@
 #include "skein/base/result.h"
 #include "skein/io/env.h"
 #include "skein/io/json.h"
+#include "skein/train/optimiser.h"
 #include "skein/train/trainer.h"
 
 namespace skein {
@@ -22,21 +24,29 @@ struct TrainingState {
   int num_threads = 0;                 // of libtorch; other numbers may change the last bits of what follows
   TrainReport report;                  // counts and losses so far
   std::vector<at::Tensor> parameters;  // f32, CPU or device
-  std::vector<at::Tensor> first_moments, second_moments;
-  std::vector<at::Tensor> best;  // parameters of the best validation so far; empty: none
+  std::vector<NamedState> optimiser;   // shared with the optimiser when saved
+  std::vector<at::Tensor> best;        // parameters of the best validation so far; empty: none
 };
 
 // The folder's files.
-std::string state_file(const std::string& folder);  // state.safetensors
-std::string log_file(const std::string& folder);    // log.jsonl
+std::string state_file(const std::string& folder, int age = 0);  // state.safetensors, state.1.safetensors, ...
+bool has_state(Env& env, const std::string& folder);             // of any age
+std::string log_file(const std::string& folder);                 // log.jsonl
 
-// names: of the parameters, in order. identity: options, data, base (see check_identity).
+// names: of the parameters, in order. identity: options, data, base (see check_identity). keep: states, this one
+// included.
 Status save_training_state(Env& env, const std::string& folder, const TrainingState& state,
-                           const std::vector<std::string>& names, const Json& identity);
-// Tensors on the CPU. The state must be of a run with the same identity and the same parameters (names and shapes of
-// `like`); a difference is an error that names it.
-Result<TrainingState> load_training_state(Env& env, const std::string& folder, const std::vector<std::string>& names,
-                                          const std::vector<at::Tensor>& like, const Json& identity);
+                           const std::vector<std::string>& names, const Json& identity, int keep = 2);
+// What a state must look like: the names and shapes of a run's parameters and of its optimiser's tensors.
+struct StateShape {
+  std::vector<std::string> names;
+  std::vector<at::Tensor> parameters;
+  std::vector<NamedState> optimiser;
+};
+// The newest state that is whole, tensors on the CPU; those that are damaged are warned of by name. It must be of a run
+// with the same identity and shape; a difference is an error that names it.
+Result<TrainingState> load_training_state(Env& env, const std::string& folder, const StateShape& shape,
+                                          const Json& identity);
 
 // A run's identity is a nested object: {"options": {...}, "data": {PATH: DIGEST}, "base": ...}. The first difference as
 // a sentence, e.g. `options.learning_rate was 0.005 and is now 0.001`.

@@ -16,6 +16,11 @@ const std::vector<std::string> kNames{"m.lora_A", "m.lora_B"};
 
 std::vector<at::Tensor> pair_of(double value) { return {at::full({2, 3}, value), at::full({4, 2}, value + 0.5)}; }
 
+std::vector<NamedState> moments_of(double value) {
+  const auto first = pair_of(value);
+  return {{"first_moments/m.lora_A", first[0]}, {"first_moments/m.lora_B", first[1]}};
+}
+
 TrainingState state_at(std::int64_t step, double value) {
   TrainingState state;
   state.step = step;
@@ -26,8 +31,7 @@ TrainingState state_at(std::int64_t step, double value) {
   state.report.best_valid_loss = 1.0 / 3;
   state.report.tokens = 123456789012;
   state.parameters = pair_of(value);
-  state.first_moments = pair_of(value + 1);
-  state.second_moments = pair_of(value + 2);
+  state.optimiser = moments_of(value + 1);
   state.best = pair_of(value + 3);
   return state;
 }
@@ -37,7 +41,7 @@ Json identity(double rate) {
 }
 
 Result<TrainingState> load(Env& env, const Json& now) {
-  return load_training_state(env, "out.training", kNames, pair_of(0), now);
+  return load_training_state(env, "out.training", {kNames, pair_of(0), moments_of(0)}, now);
 }
 
 TEST(TrainingState, ComesBackAsItWasSaved) {
@@ -52,8 +56,11 @@ TEST(TrainingState, ComesBackAsItWasSaved) {
   EXPECT_EQ(loaded.report.best_valid_loss, saved.report.best_valid_loss);
   EXPECT_EQ(loaded.report.tokens, saved.report.tokens);
   EXPECT_TRUE(tiny::same_bits(loaded.parameters, saved.parameters));
-  EXPECT_TRUE(tiny::same_bits(loaded.first_moments, saved.first_moments));
-  EXPECT_TRUE(tiny::same_bits(loaded.second_moments, saved.second_moments));
+  ASSERT_EQ(loaded.optimiser.size(), saved.optimiser.size());
+  for (std::size_t i = 0; i < saved.optimiser.size(); ++i) {
+    EXPECT_EQ(loaded.optimiser[i].name, saved.optimiser[i].name);
+    EXPECT_TRUE(loaded.optimiser[i].tensor.equal(saved.optimiser[i].tensor));
+  }
   EXPECT_TRUE(tiny::same_bits(loaded.best, saved.best));
 }
 
@@ -80,10 +87,11 @@ TEST(TrainingState, RefusesParametersOfOtherShapesAndNames) {
   ASSERT_TRUE(env->make_folders("out.training").ok());
   ASSERT_TRUE(save_training_state(*env, "out.training", state_at(7, 1), kNames, identity(5e-3)).ok());
   const auto wider =
-      load_training_state(*env, "out.training", kNames, {at::zeros({2, 4}), at::zeros({4, 2})}, identity(5e-3));
+      load_training_state(*env, "out.training", {kNames, {at::zeros({2, 4}), at::zeros({4, 2})}, {}}, identity(5e-3));
   ASSERT_FALSE(wider.ok());
   EXPECT_THAT(wider.error().message, HasSubstr("parameters/m.lora_A of shape (2, 4)"));
-  EXPECT_FALSE(load_training_state(*env, "out.training", {"n.lora_A", "m.lora_B"}, pair_of(0), identity(5e-3)).ok());
+  EXPECT_FALSE(
+      load_training_state(*env, "out.training", {{"n.lora_A", "m.lora_B"}, pair_of(0), {}}, identity(5e-3)).ok());
 }
 
 // Saving over an older state, with each file operation failing in turn and then the power cut: what is there afterwards
@@ -121,6 +129,43 @@ TEST(TrainingState, AFullDiskLeavesTheLastGoodState) {
   env->set_plan({.write_budget_bytes = 100});
   EXPECT_FALSE(save_training_state(*env, "out.training", state_at(2, 5), kNames, identity(5e-3)).ok());
   EXPECT_EQ(or_throw(load(*files, identity(5e-3))).step, 1);
+}
+
+TEST(TrainingState, KeepsAsManyStatesAsAsked) {
+  const auto env = make_memory_env();
+  or_throw(env->make_folders("out.training"));
+  for (int step = 1; step <= 5; ++step) {
+    or_throw(save_training_state(*env, "out.training", state_at(step, step), kNames, identity(5e-3), /*keep=*/3));
+  }
+  EXPECT_TRUE(env->exists(state_file("out.training", 2)));
+  EXPECT_FALSE(env->exists(state_file("out.training", 3)));
+  or_throw(env->remove_file(state_file("out.training")));
+  EXPECT_EQ(or_throw(load(*env, identity(5e-3))).step, 4);
+}
+
+// Every byte of the newest state turned in turn (every 7th, to be quick): the state before it is taken, never a wrong
+// one.
+TEST(TrainingState, ADamagedNewestStateFallsBackToTheOneBefore) {
+  const auto env = make_memory_env();
+  or_throw(env->make_folders("out.training"));
+  for (int step = 1; step <= 2; ++step) {
+    or_throw(save_training_state(*env, "out.training", state_at(step, step), kNames, identity(5e-3)));
+  }
+  const std::string path = state_file("out.training"), whole = or_throw(read_text_file(*env, path));
+  for (std::size_t at = 8; at < whole.size(); at += 7) {
+    if (whole[at] == ' ') continue;  // padding of the header
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    or_throw(write_text_atomically(*env, path, damaged));
+    const auto loaded = load(*env, identity(5e-3));
+    ASSERT_TRUE(loaded.ok()) << at << ": " << loaded.error().message;
+    EXPECT_EQ(loaded->step, 1) << "damage at " << at << " unnoticed";
+    EXPECT_TRUE(tiny::same_bits(loaded->parameters, pair_of(1))) << at;
+  }
+  for (const std::size_t length : {std::size_t{0}, whole.size() / 3, whole.size() - 1}) {
+    or_throw(write_text_atomically(*env, path, whole.substr(0, length)));
+    EXPECT_EQ(or_throw(load(*env, identity(5e-3))).step, 1) << "cut to " << length;
+  }
 }
 
 TEST(TrainingState, RefusesAFileThatIsNoTrainingState) {

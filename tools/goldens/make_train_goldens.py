@@ -5,6 +5,7 @@
 
 Reads tests/golden/models/. Writes tests/golden/train/
     adamw.safetensors            gradient.T and parameter.T of torch.optim.AdamW after each update, learning rates in lr
+    adafactor.safetensors        the same of transformers' Adafactor, CASE.gradient.T.I and CASE.parameter.T.I of three tensors
     expert_MODEL.safetensors     PEFT's LoRA of a tiny model trained for STEPS steps on four examples at once:
                                  input.I, target.I, before.NAME, after.NAME, losses, norms (before clipping), rates, error_f32
     gate_MODEL.safetensors       the same for PHATGOOSE's gates, written by formula (methods, section 4), on PEFT's expert
@@ -21,6 +22,7 @@ from golden_file import GOLDEN, made_by, save_readable
 from make_lora_goldens import EXPERTS, LLAMA, T5, attach, load_base
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
+from transformers.optimization import Adafactor
 
 STEPS, WARMUP, RATE, EPS = 4, 2, 5e-3, 1e-3
 LENGTHS = [(5, 3), (1, 1), (9, 4), (20, 2)]  # tokens of input and target
@@ -45,6 +47,36 @@ def adamw_golden():
         tensors[f"gradient.{step}"], tensors[f"parameter.{step}"] = gradient, parameter.detach().clone()
     tensors["lr"] = torch.tensor(rates, dtype=torch.float64)
     save("adamw", tensors)
+
+
+ADAFACTOR = {  # arguments of transformers' Adafactor beside the learning rate
+    "plain": dict(scale_parameter=False, relative_step=False),
+    "scaled": dict(scale_parameter=True, relative_step=False, weight_decay=0.1),
+    "relative": dict(scale_parameter=True, relative_step=True),
+    "slow_decay": dict(scale_parameter=False, relative_step=False, decay_rate=-0.5, clip_threshold=0.3),
+}
+RATES = [0.01, 0.02, 0.0, 0.02, 0.005]
+
+
+def adafactor_golden():
+    """Steps of transformers' Adafactor on tensors of one, two and three dimensions."""
+    tensors = {"lr": torch.tensor(RATES, dtype=torch.float64)}
+    for case, arguments in ADAFACTOR.items():
+        generator = torch.Generator().manual_seed(8)
+        parameters = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((7,), (3, 5), (2, 4, 3))]
+        optimiser = Adafactor(parameters, lr=None if arguments["relative_step"] else 1.0, **arguments)
+        for i, parameter in enumerate(parameters):
+            tensors[f"{case}.parameter.0.{i}"] = parameter.detach().clone()
+        for step, rate in enumerate(RATES, 1):
+            if not arguments["relative_step"]:
+                optimiser.param_groups[0]["lr"] = rate
+            for i, parameter in enumerate(parameters):
+                parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** (step - 3)
+                tensors[f"{case}.gradient.{step}.{i}"] = parameter.grad.clone()
+            optimiser.step()
+            for i, parameter in enumerate(parameters):
+                tensors[f"{case}.parameter.{step}.{i}"] = parameter.detach().clone()
+    save("adafactor", tensors)
 
 
 def examples_of(model, generator):
@@ -147,6 +179,7 @@ def gate_parameters(model):
 def main():
     torch.set_num_threads(1)
     adamw_golden()
+    adafactor_golden()
     for seed, (name, targets, expert) in enumerate([("llama", LLAMA, "llama_1"), ("t5_v11", T5, "t5_0")]):
         generator = torch.Generator().manual_seed(300 + seed)
         examples = examples_of(name, generator)

@@ -33,6 +33,7 @@ at::Tensor Gemma::forward(const PackedBatch& batch, const EncodedSource*, Forwar
   const GemmaPass pass{{full_rotary_.table(batch.positions), plan_self_attention(batch.segments, full)},
                        {sliding_rotary_.table(batch.positions), plan_self_attention(batch.segments, sliding)}};
   at::Tensor x = at::embedding(embedding_, batch.ids) * embedding_scale_;  // (N, D)
+  state.rows = sequence_rows(batch.segments, x, state);
   const bool recomputes = checkpoint_blocks_ && !pass.full.plan->has_cache();
   for (const GemmaBlock& block : blocks_) {
     x = run_block(recomputes, {x}, state,

@@ -20,6 +20,7 @@ at::Tensor Llama::forward(const PackedBatch& batch, const EncodedSource*, Forwar
   const PlanOptions options = plan_options(embedding_, true, config_.sliding_window);
   const LlamaPass pass{rotary_.table(batch.positions), plan_self_attention(batch.segments, options)};
   at::Tensor x = at::embedding(embedding_, batch.ids);  // (N, D)
+  state.rows = sequence_rows(batch.segments, x, state);
   const bool recomputes = checkpoint_blocks_ && !pass.plan->has_cache();
   for (const LlamaBlock& block : blocks_) {
     x = run_block(recomputes, {x}, state,

@@ -23,13 +23,14 @@ EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
   const PlanOptions options = plan_options(embedding_, false, 0);
   const auto plan = plan_self_attention(source.segments, options, &*encoder_bias_);
   at::Tensor x = at::embedding(embedding_, source.ids);  // (S_total, D)
+  state.rows = sequence_rows(source.segments, x, state);
   for (const T5EncoderBlock& block : encoder_) {
     x = run_block(checkpoint_blocks_, {x}, state,
                   [&block, plan](const std::vector<at::Tensor>& inputs, ForwardState& block_state) {
                     return block.forward(inputs[0], plan, block_state);
                   });
   }
-  return EncodedSource{encoder_norm_(x), source.segments};
+  return EncodedSource{encoder_norm_(x), source.segments, state.rows};
 }
 
 at::Tensor T5::forward(const PackedBatch& batch, const EncodedSource* source, ForwardState& state) const {
@@ -40,6 +41,8 @@ at::Tensor T5::forward(const PackedBatch& batch, const EncodedSource* source, Fo
   pass.cross_plan = plan_cross_attention(batch.segments, pass.source_segments);
   const at::Tensor hidden = source != nullptr ? source->hidden : at::Tensor();
   at::Tensor x = at::embedding(embedding_, batch.ids);  // (N, D)
+  state.source_rows = source != nullptr ? source->rows : SequenceRows{};
+  state.rows = decoder_rows(batch.segments, x, source != nullptr ? &source->rows : nullptr, state);
   const bool recomputes = checkpoint_blocks_ && !pass.self_plan->has_cache();
   for (const T5DecoderBlock& block : decoder_) {
     x = run_block(recomputes, {x, hidden}, state,
