@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "skein/nn/slot.h"
 
@@ -14,9 +15,21 @@ class SlotMemory {
   virtual ~SlotMemory() = default;
 };
 
+// Opaque base of what a caller tells the filler about one sequence: which experts it should prefer.
+class SequenceHint {
+ public:
+  virtual ~SequenceHint() = default;
+};
+
+struct Segment;
+
 struct ForwardState {
   const SlotFiller* filler = nullptr;  // borrowed for the call; null: the plain base
   std::shared_ptr<SlotMemory> memory;  // made and read by the filler or its owner; may be null
+  // The sequences whose rows the slots read, set by the backbone, one object per pass and stream. Null: rows of one
+  // sequence.
+  std::shared_ptr<const std::vector<Segment>> segments = nullptr;
+  std::shared_ptr<SlotMemory> own_memory = nullptr;  // of the filler alone: what it keeps from slot to slot
 };
 
 }  // namespace skein

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "skein/nn/forward_state.h"
 #include "skein/spec/backbone_config.h"
 
 namespace skein {
@@ -29,6 +31,8 @@ class KvSequence {
   };
   std::vector<Cross> cross;  // empty until the first pass
 
+  std::shared_ptr<SlotMemory> slot_memory;  // what the filler remembers of this sequence
+
  private:
   void reserve(int layer, std::int64_t num_tokens);
 
@@ -45,6 +49,7 @@ struct Segment {
   std::vector<std::int64_t> branches;
   KvSequence* cache = nullptr;  // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
   std::int64_t source = -1;     // encoder-decoder: which segment of the source this one reads
+  std::shared_ptr<const SequenceHint> hint = nullptr;  // for the filler
 };
 
 struct PackedBatch {
@@ -59,6 +64,7 @@ struct SequenceInput {
   std::vector<std::vector<std::int32_t>> branches;
   KvSequence* cache = nullptr;
   std::int64_t source = -1;
+  std::shared_ptr<const SequenceHint> hint = nullptr;
 };
 // Packs sequences in order; positions start at the cache's length (0 without).
 PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device& device);

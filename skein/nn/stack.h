@@ -16,12 +16,18 @@ template <typename Block>
 at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
   if (!recomputes) return block(inputs, state);
   return recompute(
-      [block, filler = state.filler, first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
+      [block, filler = state.filler, segments = state.segments,
+       first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
         if (ForwardState* forward_pass = std::exchange(first, nullptr)) return block(block_inputs, *forward_pass);
-        ForwardState backward_pass{filler, nullptr};
+        ForwardState backward_pass{filler, nullptr, segments};
         return block(block_inputs, backward_pass);
       },
       inputs);
+}
+
+// Tells the slots which sequences their rows belong to.
+inline void set_segments(ForwardState& state, const std::vector<Segment>& segments) {
+  state.segments = std::make_shared<const std::vector<Segment>>(segments);
 }
 
 inline void advance_caches(const std::vector<Segment>& segments) {

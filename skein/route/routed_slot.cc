@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "skein/experts/apply.h"
+#include "skein/route/choice_scope.h"
 
 namespace skein {
 
@@ -21,13 +22,15 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     places.push_back(i);
   }
   if (slot_idxs.empty()) return outputs;
-  const std::vector<Mixture> mixtures = router_->route_group(slot_idxs, x);
+  const std::vector<Mixture> mixtures = choose_mixtures(*router_, *bank_, slot_idxs, x, state);
   const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();
   auto* record = dynamic_cast<RoutingRecord*>(state.memory.get());
   for (std::size_t i = 0; i < places.size(); ++i) {
     const BankSlot& slot = bank_->slot(slot_idxs[i]);
     at::Tensor& y = outputs[places[i]];
-    if (with_gradient) {
+    if (router_->use().mixing == RouterUse::Mixing::kFactors) {
+      y = with_mixed_factors(slot, mixtures[i], x, y);
+    } else if (with_gradient) {
       y = with_mixture_dense(slot, mixtures[i], x, y);
     } else {
       apply_mixture(slot, mixtures[i], x, y);
