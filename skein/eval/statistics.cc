@@ -98,9 +98,11 @@ std::uint64_t Resampler::next() {
 
 std::vector<int> Resampler::draw() {
   std::vector<int> times(count_, 0);
-  // The high half of a product of 32 random bits: its bias, count / 2^32, is far below what replicates can show.
-  for (std::size_t i = 0; i < count_; ++i) ++times[((next() >> 32) * count_) >> 32];
+  for (std::size_t i = 0; i < count_; ++i) ++times[below(count_)];
   return times;
 }
+
+// The high half of a product of 32 random bits: its bias, n / 2^32, is far below what replicates can show.
+std::size_t Resampler::below(std::size_t n) { return ((next() >> 32) * n) >> 32; }
 
 }  // namespace skein

@@ -34,7 +34,8 @@ std::vector<double> holm_corrected(const std::vector<double>& p_values);
 class Resampler {
  public:
   Resampler(std::uint64_t seed, const std::string& task, std::size_t count);
-  std::vector<int> draw();  // of the next replicate
+  std::vector<int> draw();           // of the next replicate
+  std::size_t below(std::size_t n);  // one of 0 .. n-1, n > 0
 
  private:
   std::uint64_t next();
