@@ -8,6 +8,7 @@
 
 #include "skein/base/check.h"
 #include "skein/base/concat.h"
+#include "skein/nn/bridge.h"
 
 namespace skein {
 namespace {
@@ -42,11 +43,6 @@ std::map<int, std::vector<std::pair<std::size_t, const LoraTensors*>>> by_slot(
     for (const LoraTensors& module : adapters[e]->modules) slots[module.slot_idx].emplace_back(e, &module);
   }
   return slots;
-}
-
-std::vector<float> floats_of(const at::Tensor& tensor) {
-  const at::Tensor narrow = tensor.to(at::kFloat).contiguous();
-  return {narrow.const_data_ptr<float>(), narrow.const_data_ptr<float>() + narrow.numel()};
 }
 
 }  // namespace

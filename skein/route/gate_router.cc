@@ -85,10 +85,10 @@ Rows f32_rows(const at::Tensor& x, std::int64_t begin, std::int64_t num_rows) {
 // scores (num_rows, columns) = x . gates, panel by panel.
 template <typename T>
 void project_all(const LoraKernels<T>& kernels, const T* gates, const T* x, std::int64_t x_stride, std::int64_t d,
-                 std::int64_t num_rows, std::int64_t columns, float* scores) {
+                 std::int64_t num_rows, std::int64_t columns, float* scores, std::int64_t scores_stride) {
   for (std::int64_t c = 0; c < columns; c += kProjectColumns) {
     kernels.project(gates + c * d, d / LoraKernels<T>::kPack, std::min(kProjectColumns, columns - c), x, x_stride,
-                    num_rows, scores + c, columns);
+                    num_rows, scores + c, scores_stride);
   }
 }
 
@@ -152,27 +152,23 @@ GateRouter::Slot GateRouter::make_slot(const std::vector<const GateTensors*>& ga
   }
   slot.num_columns = slot.begin.back();
   const bool padded = means_ != Means::kLibtorch;
-  slot.gates = at::zeros({d_in * (padded ? round_up(slot.num_columns, kColumnBlock) : slot.num_columns)}, at::kFloat);
+  slot.gates = at::zeros({slot.num_columns, d_in}, at::kFloat);
   slot.bias = at::full({padded ? round_up(num_experts_, kColumnBlock) : num_experts_}, kNothing, at::kFloat);
-  float* const to = slot.gates.mutable_data_ptr<float>();
+  float* to = slot.gates.mutable_data_ptr<float>();
   for (std::int64_t e = 0; e < num_experts_; ++e) {
     if (gates[e] == nullptr) continue;
     slot.bias.mutable_data_ptr<float>()[e] = 0;
-    std::vector<double> directions(gates[e]->directions.begin(), gates[e]->directions.end());
-    if (is_normalised()) directions = normalised_gate(gates[e]->directions, options_.gate_norm);
-    for (std::int64_t g = 0; g < gates[e]->num_directions; ++g) {
-      const std::int64_t c = slot.begin[e] + g;
-      for (std::int64_t d = 0; d < d_in; ++d) {
-        const std::int64_t at = means_ == Means::kScores
-                                    ? packed_panels_index(d, c, d_in, slot.num_columns, 1, kProjectColumns)
-                                    : c * d_in + d;
-        to[at] = static_cast<float>(directions[g * d_in + d]);
-      }
+    float* const rows = to + slot.begin[e] * d_in;
+    if (is_normalised()) {
+      const std::vector<double> gate = normalised_gate(gates[e]->directions, options_.gate_norm);
+      std::transform(gate.begin(), gate.end(), rows, [](double value) { return static_cast<float>(value); });
+    } else {
+      std::copy(gates[e]->directions.begin(), gates[e]->directions.end(), rows);
     }
   }
-  if (means_ == Means::kCoarseScores) make_coarse(slot);
+  if (means_ == Means::kCoarseScores) slot.radius = coarse_radius(slot);
   if (means_ == Means::kLibtorch) {
-    slot.gates = slot.gates.view({slot.num_columns, d_in}).to(compute.device);
+    slot.gates = slot.gates.to(compute.device);
     slot.bias = slot.bias.to(compute.device);
     std::vector<std::int64_t> owner;
     for (std::int64_t e = 0; e < num_experts_; ++e) owner.resize(slot.begin[e + 1], e);
@@ -183,24 +179,56 @@ GateRouter::Slot GateRouter::make_slot(const std::vector<const GateTensors*>& ga
 
 // With G = H + R, H rounded to bf16: |u . G - u . H| <= |u| |R|, and summing D products in f32 adds at most D 2^-23 |u|
 // |H|.
-void GateRouter::make_coarse(Slot& slot) const {
-  const std::int64_t d_in = slot.d_in;
-  slot.coarse = at::zeros({packed_panels_size(d_in, num_experts_, 2)}, at::kBFloat16);
-  slot.radius = at::zeros_like(slot.bias);
-  auto* const coarse = static_cast<std::uint16_t*>(slot.coarse.mutable_data_ptr());
+at::Tensor GateRouter::coarse_radius(const Slot& slot) const {
+  const at::Tensor radius = at::zeros_like(slot.bias);
   for (std::int64_t e = 0; e < num_experts_; ++e) {
     double lost = 0;
     double size = 0;
-    for (std::int64_t d = 0; d < d_in; ++d) {
-      const float exact = slot.gates.const_data_ptr<float>()[e * d_in + d];
-      const std::uint16_t rounded = f32_to_bf16(exact);
-      coarse[packed_panels_index(d, e, d_in, num_experts_, 2, kProjectColumns)] = rounded;
-      lost += std::pow(static_cast<double>(exact) - bf16_to_f32(rounded), 2);
+    for (std::int64_t d = 0; d < slot.d_in; ++d) {
+      const float exact = slot.gates.const_data_ptr<float>()[e * slot.d_in + d];
+      lost += std::pow(static_cast<double>(exact) - bf16_to_f32(f32_to_bf16(exact)), 2);
       size += static_cast<double>(exact) * exact;
     }
-    slot.radius.mutable_data_ptr<float>()[e] =
-        static_cast<float>(1.01 * (std::sqrt(lost) + static_cast<double>(d_in) * 0x1p-23 * std::sqrt(size)));
+    radius.mutable_data_ptr<float>()[e] =
+        static_cast<float>(1.01 * (std::sqrt(lost) + static_cast<double>(slot.d_in) * 0x1p-23 * std::sqrt(size)));
   }
+  return radius;
+}
+
+GateRouter::Pack GateRouter::make_pack(const std::vector<int>& slot_idxs) const {
+  const std::int64_t d_in = slots_[slot_idxs.front()].d_in;
+  const bool coarse = means_ == Means::kCoarseScores;
+  Pack pack;
+  for (const int s : slot_idxs) {
+    pack.begin.push_back(pack.num_columns);
+    pack.stride = pack.num_columns + round_up(slots_[s].num_columns, kColumnBlock);
+    pack.num_columns += slots_[s].num_columns;
+  }
+  pack.gates =
+      at::zeros({packed_panels_size(d_in, pack.num_columns, coarse ? 2 : 1)}, coarse ? at::kBFloat16 : at::kFloat);
+  void* const to = pack.gates.mutable_data_ptr();
+  for (std::size_t i = 0; i < slot_idxs.size(); ++i) {
+    const Slot& slot = slots_[slot_idxs[i]];
+    const float* const from = slot.gates.const_data_ptr<float>();
+    for (std::int64_t c = 0; c < slot.num_columns; ++c) {
+      for (std::int64_t d = 0; d < d_in; ++d) {
+        const std::int64_t at =
+            packed_panels_index(d, pack.begin[i] + c, d_in, pack.num_columns, coarse ? 2 : 1, kProjectColumns);
+        if (coarse) {
+          static_cast<std::uint16_t*>(to)[at] = f32_to_bf16(from[c * d_in + d]);
+        } else {
+          static_cast<float*>(to)[at] = from[c * d_in + d];
+        }
+      }
+    }
+  }
+  return pack;
+}
+
+const GateRouter::Pack& GateRouter::pack_of(const std::vector<int>& slot_idxs) const {
+  const std::lock_guard lock(packs_mutex_);
+  const auto found = packs_.find(slot_idxs);
+  return found != packs_.end() ? found->second : packs_.emplace(slot_idxs, make_pack(slot_idxs)).first->second;
 }
 
 std::vector<Mixture> GateRouter::route_group(const std::vector<int>& slot_idxs, const at::Tensor& x,
@@ -224,17 +252,19 @@ std::vector<Mixture> GateRouter::route_group(const std::vector<int>& slot_idxs, 
   if (by_libtorch) return mixtures;
   SKEIN_CHECK(x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
   const at::Tensor bias = row_bias.defined() ? row_bias.to(at::kFloat).contiguous() : row_bias;
+  const Pack& pack = pack_of(slot_idxs);
   const std::int64_t num_blocks = (x.size(0) + kBlockRows - 1) / kBlockRows;
   at::parallel_for(0, num_blocks, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      route_rows(slot_idxs, x, bias, i * kBlockRows, std::min(x.size(0), (i + 1) * kBlockRows), mixtures);
+      route_rows(slot_idxs, pack, x, bias, i * kBlockRows, std::min(x.size(0), (i + 1) * kBlockRows), mixtures);
     }
   });
   return mixtures;
 }
 
-void GateRouter::route_rows(const std::vector<int>& slot_idxs, const at::Tensor& x, const at::Tensor& row_bias,
-                            std::int64_t begin, std::int64_t end, const std::vector<Mixture>& mixtures) const {
+void GateRouter::route_rows(const std::vector<int>& slot_idxs, const Pack& pack, const at::Tensor& x,
+                            const at::Tensor& row_bias, std::int64_t begin, std::int64_t end,
+                            const std::vector<Mixture>& mixtures) const {
   static thread_local std::vector<float> scores, folded, room, sum_bias, raw_bias;
   static thread_local std::vector<RowStatistics> statistics;
   const ChoiceKernels& kernels = choice_kernels();
@@ -250,20 +280,21 @@ void GateRouter::route_rows(const std::vector<int>& slot_idxs, const at::Tensor&
   const auto scale = static_cast<float>(1 / (shrunk * options_.temperature));
   folded.resize(experts);
   room.resize(experts);
-  for (std::size_t i = 0; i < slot_idxs.size(); ++i) {
+  scores.resize(num_rows * pack.stride);
+  const std::int64_t columns = round_up(pack.num_columns, kColumnBlock);
+  if (means_ == Means::kScores) {
+    project_all(lora_kernels_f32(), pack.gates.const_data_ptr<float>(), rows.data, rows.stride, d, num_rows, columns,
+                scores.data(), pack.stride);
+  } else {
+    project_all(lora_kernels_bf16(), static_cast<const std::uint16_t*>(pack.gates.const_data_ptr()),
+                static_cast<const std::uint16_t*>(x.const_data_ptr()) + begin * x.stride(0), x.stride(0), d, num_rows,
+                columns, scores.data(), pack.stride);
+  }
+  // The last slot first: a slot's padding lies over the columns of the next, and the kernels write there.
+  for (std::size_t i = slot_idxs.size(); i-- > 0;) {
     const Slot& slot = slots_[slot_idxs[i]];
-    const std::int64_t columns = round_up(slot.num_columns, kColumnBlock);
-    scores.resize(num_rows * columns);
-    if (means_ == Means::kScores) {
-      project_all(lora_kernels_f32(), slot.gates.const_data_ptr<float>(), rows.data, rows.stride, d, num_rows, columns,
-                  scores.data());
-    } else {
-      project_all(lora_kernels_bf16(), static_cast<const std::uint16_t*>(slot.coarse.const_data_ptr()),
-                  static_cast<const std::uint16_t*>(x.const_data_ptr()) + begin * x.stride(0), x.stride(0), d, num_rows,
-                  columns, scores.data());
-    }
     for (std::int64_t n = 0; n < num_rows; ++n) {
-      float* of_row = scores.data() + n * columns;
+      float* of_row = scores.data() + n * pack.stride + pack.begin[i];
       const float factor = statistics[n].inverse_deviation * scale;
       const float* bias = slot.bias.const_data_ptr<float>();
       const float* bias_of_raw = bias;  // in the unit of the scores before they are scaled
@@ -297,7 +328,6 @@ void GateRouter::route_rows(const std::vector<int>& slot_idxs, const at::Tensor&
 
 // The same by libtorch's operations: any device, no synchronisation.
 Mixture GateRouter::route_by_libtorch(const Slot& slot, const at::Tensor& x, const at::Tensor& row_bias) const {
-  const at::Tensor gates = slot.gates.view({-1, slot.d_in}).narrow(0, 0, slot.num_columns);
   at::Tensor u = x.to(at::kFloat);
   at::Tensor scale;  // (N, 1), where scores are scaled after the product
   if (is_normalised() && options_.bf16_scores) {
@@ -305,8 +335,9 @@ Mixture GateRouter::route_by_libtorch(const Slot& slot, const at::Tensor& x, con
   } else if (is_normalised()) {
     scale = at::rsqrt(at::var(u, {1}, /*correction=*/at::Scalar(0), /*keepdim=*/true) + kLayerNormEps);
   }
-  at::Tensor scores = options_.bf16_scores ? at::linear(u.to(at::kBFloat16), gates.to(at::kBFloat16)).to(at::kFloat)
-                                           : at::linear(u, gates);  // (N, columns)
+  at::Tensor scores = options_.bf16_scores
+                          ? at::linear(u.to(at::kBFloat16), slot.gates.to(at::kBFloat16)).to(at::kFloat)
+                          : at::linear(u, slot.gates);  // (N, columns)
   if (scale.defined()) scores = scores * scale;
   if (is_normalised()) {
     scores = scores / std::sqrt(static_cast<double>(slot.d_in));

@@ -9,6 +9,10 @@
 // scaled afterwards.
 #pragma once
 
+#include <map>
+#include <mutex>
+#include <vector>
+
 #include "skein/route/router.h"
 
 namespace skein {
@@ -27,11 +31,18 @@ class GateRouter : public Router {
     std::int64_t d_in = 0;
     std::int64_t num_columns = 0;     // directions of all experts: E, or more where experts have several
     std::vector<std::int32_t> begin;  // (E + 1): expert e's directions are the columns [begin[e], begin[e + 1])
-    at::Tensor gates;                 // f32. kScores: packed (experts/lora_kernels.h); else (columns, D_in)
+    at::Tensor gates;                 // (columns, D_in) f32
     at::Tensor bias;                  // (E, padded for the kernels): 0, or -inf for an expert that cannot be chosen
-    at::Tensor coarse;                // kCoarseScores: the gates in bf16, packed
     at::Tensor radius;  // kCoarseScores: (E padded) how far a coarse score may be off, for a row of length 1
     at::Tensor owner;   // kLibtorch: (columns) int64, the expert of each
+  };
+  // The gates of slots that read one input side by side, packed for one product (experts/lora_kernels.h): f32, or bf16
+  // for coarse scores.
+  struct Pack {
+    std::vector<std::int64_t> begin;  // of each slot's columns
+    std::int64_t num_columns = 0;     // of all slots
+    std::int64_t stride = 0;          // of a row of scores: room for the padding of the last slot
+    at::Tensor gates;
   };
   enum class Means {
     kScores,        // the CPU's kernels, all scores in f32
@@ -39,8 +50,11 @@ class GateRouter : public Router {
     kLibtorch,      // other devices
   };
   Slot make_slot(const std::vector<const GateTensors*>& gates, std::int64_t d_in, const ComputeOptions& compute) const;
-  void make_coarse(Slot& slot) const;
-  void route_rows(const std::vector<int>& slot_idxs, const at::Tensor& x, const at::Tensor& row_bias,
+  at::Tensor coarse_radius(const Slot& slot) const;
+  // Made when the slots are first seen together, then kept.
+  const Pack& pack_of(const std::vector<int>& slot_idxs) const;
+  Pack make_pack(const std::vector<int>& slot_idxs) const;
+  void route_rows(const std::vector<int>& slot_idxs, const Pack& pack, const at::Tensor& x, const at::Tensor& row_bias,
                   std::int64_t begin, std::int64_t end, const std::vector<Mixture>& mixtures) const;
   Mixture route_by_libtorch(const Slot& slot, const at::Tensor& x, const at::Tensor& row_bias) const;
   bool is_normalised() const { return score_ == RouterKind::Score::kNormalised; }
@@ -51,6 +65,8 @@ class GateRouter : public Router {
   std::int64_t top_k_;
   Means means_;
   std::vector<Slot> slots_;
+  mutable std::mutex packs_mutex_;
+  mutable std::map<std::vector<int>, Pack> packs_;
 };
 
 }  // namespace skein

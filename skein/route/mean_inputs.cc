@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "skein/base/result.h"
+#include "skein/nn/bridge.h"
 #include "skein/nn/forward_state.h"
 #include "skein/nn/packed_batch.h"
 
@@ -39,10 +40,7 @@ GateFile MeanInputs::to_gate(const LoraAdapter& adapter) const {
   for (const LoraTensors& module : adapter.modules) {
     const at::Tensor& sum = sums_[module.slot_idx];
     if (!sum.defined()) throw Failure({"a module has seen no token; give more examples"});
-    const at::Tensor mean = (sum / static_cast<double>(counts_[module.slot_idx])).to(at::kFloat).contiguous();
-    gate.modules.push_back(
-        {module.slot_idx, 1,
-         std::vector<float>(mean.const_data_ptr<float>(), mean.const_data_ptr<float>() + mean.numel())});
+    gate.modules.push_back({module.slot_idx, 1, floats_of(sum / static_cast<double>(counts_[module.slot_idx]))});
   }
   return gate;
 }

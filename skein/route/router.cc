@@ -27,16 +27,6 @@ int expert_named(const ExpertBank& bank, const std::string& name) {
   throw usage(concat("no expert ", printable(name), " in this pool; it holds ", known));
 }
 
-std::vector<bool> allowed_experts(const RouterOptions& options, const ExpertBank& bank) {
-  std::vector<bool> is_allowed(bank.num_experts(), options.only.empty());
-  for (const std::string& name : options.only) is_allowed[expert_named(bank, name)] = true;
-  for (const std::string& name : options.without) is_allowed[expert_named(bank, name)] = false;
-  if (std::find(is_allowed.begin(), is_allowed.end(), true) == is_allowed.end()) {
-    throw usage("every expert of the pool is switched off; leave at least one on");
-  }
-  return is_allowed;
-}
-
 // The same experts and weights for every row and slot.
 class FixedRouter : public Router {
  public:
@@ -210,6 +200,16 @@ void check_options(const RouterOptions& options, const ExpertBank& bank) {
 }
 
 }  // namespace
+
+std::vector<bool> allowed_experts(const RouterOptions& options, const ExpertBank& bank) {
+  std::vector<bool> is_allowed(bank.num_experts(), options.only.empty());
+  for (const std::string& name : options.only) is_allowed[expert_named(bank, name)] = true;
+  for (const std::string& name : options.without) is_allowed[expert_named(bank, name)] = false;
+  if (std::find(is_allowed.begin(), is_allowed.end(), true) == is_allowed.end()) {
+    throw usage("every expert of the pool is switched off; leave at least one on");
+  }
+  return is_allowed;
+}
 
 std::shared_ptr<const Router> make_router(const RouterOptions& options, const ExpertBank& bank,
                                           const std::vector<GateFile>& gates, const ComputeOptions& compute) {

@@ -87,6 +87,9 @@ class Router {
   RouterUse use_;
 };
 
+// Experts of the bank that are not switched off: (E). Throws Failure (kUsage) on unknown names and if none is left.
+std::vector<bool> allowed_experts(const RouterOptions& options, const ExpertBank& bank);
+
 // gates: one GateFile per expert of the bank, in order (empty for kinds that need none). Throws Failure with kUsage for
 // unknown kinds and names, k out of range, a missing gate (naming the expert).
 std::shared_ptr<const Router> make_router(const RouterOptions& options, const ExpertBank& bank,

@@ -6,14 +6,10 @@
 
 #include "skein/base/check.h"
 #include "skein/experts/combine.h"
+#include "skein/nn/bridge.h"
 
 namespace skein {
 namespace {
-
-std::vector<float> floats_of(const at::Tensor& tensor) {
-  const at::Tensor narrow = tensor.to(at::kFloat).contiguous();
-  return {narrow.const_data_ptr<float>(), narrow.const_data_ptr<float>() + narrow.numel()};
-}
 
 // PEFT's top_right_singular_vec_from_BA: f32, every module from the same start.
 at::Tensor by_power_iteration(const LoraTensors& module, const SlotName& slot, const ArrowOptions& options) {
