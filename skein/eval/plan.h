@@ -54,7 +54,7 @@ struct Plan {
   std::string base, library, reference;
   std::string scoring = "phatgoose", over_templates = "mean", separator = "\n";
   std::vector<std::string> stop;
-  std::int64_t limit = 0, max_new_tokens = 32, max_input = 512, max_target = 512, resamples = 2000;
+  std::int64_t limit = 0, max_new_tokens = 32, max_input = 512, max_target = 512, resamples = 10000;
   std::uint64_t seed = 0;
   bool chat = false;
   std::vector<PlanTask> tasks;
