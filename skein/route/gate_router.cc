@@ -204,6 +204,7 @@ GateRouter::Pack GateRouter::make_pack(const std::vector<int>& slot_idxs) const 
     pack.stride = pack.num_columns + round_up(slots_[s].num_columns, kColumnBlock);
     pack.num_columns += slots_[s].num_columns;
   }
+  pack.stride = std::max(pack.stride, round_up(pack.num_columns, kColumnBlock));  // what the product writes
   pack.gates =
       at::zeros({packed_panels_size(d_in, pack.num_columns, coarse ? 2 : 1)}, coarse ? at::kBFloat16 : at::kFloat);
   void* const to = pack.gates.mutable_data_ptr();

@@ -41,7 +41,7 @@ class GateRouter : public Router {
   struct Pack {
     std::vector<std::int64_t> begin;  // of each slot's columns
     std::int64_t num_columns = 0;     // of all slots
-    std::int64_t stride = 0;          // of a row of scores: room for the padding of the last slot
+    std::int64_t stride = 0;          // of a row of scores: room for the padding
     at::Tensor gates;
   };
   enum class Means {
