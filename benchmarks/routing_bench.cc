@@ -92,7 +92,7 @@ void measure(const Stack& stack, const Pool& pool, const StackShape& shape, std:
   for (const LinearGroup& group : stack.groups) {
     const std::int64_t d_in = group.weight.size(1);
     inputs.push_back(at::randn({num_rows, d_in}).to(dtype));
-    mixtures.push_back(pool.router->route_group(slots_of(group), inputs.back()));
+    mixtures.push_back(pool.router->route_group(slots_of(group), inputs.back(), {}));
     base_flops += 2 * rows * static_cast<double>(group.weight.numel());
     for (const FrozenLinear& part : group.parts) {
       router_flops += 2 * rows * static_cast<double>(d_in) * pool.bank->num_experts();
@@ -109,7 +109,7 @@ void measure(const Stack& stack, const Pool& pool, const StackShape& shape, std:
   });
   const double router_seconds = median_seconds(repeats, [&] {
     for (std::size_t g = 0; g < stack.groups.size(); ++g)
-      pool.router->route_group(slots_of(stack.groups[g]), inputs[g]);
+      pool.router->route_group(slots_of(stack.groups[g]), inputs[g], {});
   });
   std::vector<std::vector<at::Tensor>> all_outputs;
   for (std::size_t g = 0; g < stack.groups.size(); ++g) all_outputs.push_back(apply_frozen(stack.groups[g], inputs[g]));

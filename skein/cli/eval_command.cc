@@ -11,6 +11,7 @@
 #include "skein/cli/text_table.h"
 #include "skein/cli/verbs.h"
 #include "skein/eval/evaluate.h"
+#include "skein/eval/task_files.h"
 #include "skein/io/digest.h"
 
 namespace skein {
@@ -21,7 +22,7 @@ struct EvalFlags {
   CommonOptions common;
   std::vector<std::string> tasks;
   std::string out, shares;
-  std::string scoring = "phatgoose";
+  std::string scoring = "phatgoose", over_templates = "mean";
   bool overwrite = false;
   EvalOptions eval{.method = ""};
 };
@@ -59,6 +60,8 @@ Json settings_of(const EvalFlags& flags, const ModelOptions& options) {
           {"scoring", flags.scoring},
           {"limit", flags.eval.limit},
           {"max_new_tokens", flags.eval.max_new_tokens},
+          {"stop", flags.eval.stop},
+          {"over_templates", flags.over_templates},
           {"separator", flags.eval.prompt.separator},
           {"chat", flags.eval.prompt.chat},
           {"max_input", flags.eval.prompt.max_input},
@@ -66,13 +69,16 @@ Json settings_of(const EvalFlags& flags, const ModelOptions& options) {
 }
 
 Json summary_json(const TaskResult& result, bool per_character) {
-  Json summary = {{"task", result.task},        {"n", result.num_examples},     {"accuracy", result.accuracy},
+  Json summary = {{"task", result.task},        {"n", result.num_examples},     {"score", result.score},
                   {"low", result.interval_low}, {"high", result.interval_high}, {"chance", result.chance},
                   {"majority", result.majority}};
+  if (!result.metrics.empty()) {
+    for (const auto& [name, value] : result.metrics) summary["metrics"][name] = value;
+  }
   if (per_character) {
     std::int64_t hits = 0;
     for (const ExampleResult& example : result.examples) hits += example.correct_per_character ? 1 : 0;
-    summary["accuracy_per_character"] = static_cast<double>(hits) / static_cast<double>(result.num_examples);
+    summary["score_per_character"] = static_cast<double>(hits) / static_cast<double>(result.num_examples);
   }
   return summary;
 }
@@ -83,8 +89,8 @@ void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries)
     return;
   }
   using enum TextTable::Align;
-  const bool per_character = !summaries.empty() && summaries.front().contains("accuracy_per_character");
-  std::vector<TextTable::Column> columns = {{"task", kLeft},   {"n"},      {"accuracy"},
+  const bool per_character = !summaries.empty() && summaries.front().contains("score_per_character");
+  std::vector<TextTable::Column> columns = {{"task", kLeft},   {"n"},      {"score"},
                                             {"95 % interval"}, {"chance"}, {"majority"}};
   if (per_character) columns.push_back({"per character"});
   TextTable table(columns);
@@ -93,13 +99,13 @@ void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries)
     const auto number = [&](const char* key) { return fixed(summary.value(key, 0.0), 3); };
     std::vector<TextTable::Cell> row = {printable(summary.value("task", ""), 40),
                                         grouped(summary.value("n", std::int64_t{0})),
-                                        {number("accuracy"), true},
+                                        {number("score"), true},
                                         concat(number("low"), " – ", number("high")),
                                         number("chance"),
                                         number("majority")};
-    if (per_character) row.push_back(number("accuracy_per_character"));
+    if (per_character) row.push_back(number("score_per_character"));
     table.add_row(row);
-    sum += summary.value("accuracy", 0.0);
+    sum += summary.value("score", 0.0);
   }
   print_text(table.render(is_styled(stdout)));
   print_text(concat("\n", flags.eval.method, ", scoring ", flags.scoring, "; mean of the ", summaries.size(), " tasks ",
@@ -134,11 +140,13 @@ int eval(EvalFlags& flags) {
   flags.eval.scoring = flags.scoring == "t0"        ? Scoring::kT0
                        : flags.scoring == "lm-eval" ? Scoring::kLmEval
                                                     : Scoring::kPhatgoose;
+  flags.eval.over_templates = flags.over_templates == "median" ? OverTemplates::kMedian : OverTemplates::kMean;
+  for (std::string& stop : flags.eval.stop) stop = unescaped(stop);
   if (flags.eval.method.empty()) flags.eval.method = default_method(options);
   if (!flags.shares.empty() && options.library.empty() && options.mixture.empty())
     throw Failure({"--shares needs --library or --mixture", ErrorKind::kUsage});
   refuse_existing(flags.shares, flags.overwrite);
-  const std::vector<Task> tasks = tasks_of(or_throw(read_examples(real_env(), flags.tasks)), flags.eval.limit);
+  const std::vector<Task> tasks = tasks_of(or_throw(read_task_files(real_env(), flags.tasks)), flags.eval.limit);
   std::unique_ptr<PartialResults> results;
   if (!flags.out.empty())
     results = or_throw(PartialResults::begin(real_env(), flags.out, settings_of(flags, options), flags.overwrite));
@@ -172,10 +180,13 @@ int eval(EvalFlags& flags) {
 void add_eval_verb(CLI::App& program, Job& job) {
   auto flags = std::make_shared<EvalFlags>();
   CLI::App& verb =
-      add_command(program, "eval", "Accuracy of a base, an adapter or a routed pool on tasks",
+      add_command(program, "eval", "Scores of a base, an adapter or a routed pool on tasks",
                   "skein eval --base models/smollm2.gguf --library pool --tasks copa.jsonl --out results.jsonl\n"
                   "skein eval --base BASE --adapter experts/copa --tasks copa.jsonl --scoring lm-eval --chat");
-  verb.add_option("--tasks", flags->tasks, "DATA to answer: by choice where a line has choices, else word for word")
+  verb.add_option(
+          "--tasks", flags->tasks,
+          "DATA to answer: by choice where a line has choices, else by generated text; also BIG-bench's task.json and "
+          "lm-evaluation-harness's samples files")
       ->type_name("DATA")
       ->required();
   verb.add_option("--out", flags->out,
@@ -199,6 +210,14 @@ void add_eval_verb(CLI::App& program, Job& job) {
   verb.add_option("--max-new-tokens", flags->eval.max_new_tokens, "Tokens of a free answer at most")
       ->type_name("N")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--stop", flags->eval.stop,
+                  "A generated answer ends before this text (\\n: a line's end); repeatable")
+      ->type_name("TEXT");
+  verb.add_option("--over-templates", flags->over_templates,
+                  "A task's score is the mean or the median of its templates' scores")
+      ->type_name("RULE")
+      ->check(CLI::IsMember({"mean", "median"}))
       ->capture_default_str();
   verb.add_option("--max-batch-tokens", flags->eval.max_batch_tokens,
                   "Tokens per forward pass (memory); scores do not depend on it")

@@ -36,10 +36,11 @@ void add_prompt_flags(CLI::App& command, PromptOptions& options) {
       ->group(kGroup);
 }
 
-void unescape_separator(PromptOptions& options) {
-  std::string& text = options.separator;
+std::string unescaped(std::string text) {
   text = CLI::detail::find_and_replace(text, "\\n", "\n");
-  text = CLI::detail::find_and_replace(text, "\\t", "\t");
+  return CLI::detail::find_and_replace(text, "\\t", "\t");
 }
+
+void unescape_separator(PromptOptions& options) { options.separator = unescaped(options.separator); }
 
 }  // namespace skein

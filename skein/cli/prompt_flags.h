@@ -10,7 +10,9 @@ namespace skein {
 void add_prompt_form_flags(CLI::App& command, PromptOptions& options);
 // The above, --max-input and --max-target.
 void add_prompt_flags(CLI::App& command, PromptOptions& options);
-// Turns "\n" and "\t" typed in --separator into the characters they mean. Call first in a job.
+// "\n" and "\t" as typed, turned into the characters they mean.
+std::string unescaped(std::string text);
+// The same of --separator. Call first in a job.
 void unescape_separator(PromptOptions& options);
 
 }  // namespace skein

@@ -2,31 +2,25 @@
 
 #include <algorithm>
 #include <map>
-#include <string_view>
 #include <tuple>
 
 #include "skein/base/concat.h"
 #include "skein/base/interrupt.h"
 #include "skein/base/log.h"
 #include "skein/base/progress.h"
+#include "skein/eval/metrics.h"
+#include "skein/eval/statistics.h"
 #include "skein/infer/decode.h"
 
 namespace skein {
 namespace {
 
-bool is_ranked(const Example& example) { return !example.choices.empty() && example.metric != "exact_match"; }
-
-void check_metric(const Example& example) {
-  if (example.metric.empty() || example.metric == "rank_accuracy" || example.metric == "exact_match") return;
-  throw Failure({concat(example.task, ", ", example.id, ": metric \"", printable(example.metric),
-                        "\"; skein eval computes rank_accuracy and exact_match")});
+bool is_ranked(const Example& example) {
+  return !example.choices.empty() && (example.metric.empty() || example.metric == "rank_accuracy");
 }
 
-std::string_view stripped(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\n\r\f\v";
-  const std::size_t first = text.find_first_not_of(kSpace);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+std::vector<std::string> accepted_texts(const Example& example) {
+  return example.references.empty() ? std::vector<std::string>{example.target} : example.references;
 }
 
 template <typename Score>
@@ -43,17 +37,26 @@ void rank(const Example& example, const std::vector<TargetScore>& scores, Scorin
   const std::size_t best = first_best(scores.size(), [&](std::size_t i) { return result.choice_scores[i]; });
   const std::size_t best_per_character =
       first_best(scores.size(), [&](std::size_t i) { return score_per_character(scores[i], example.choices[i]); });
+  const auto is_right = [&](const std::string& choice) {
+    return choice == example.target ||
+           std::find(example.references.begin(), example.references.end(), choice) != example.references.end();
+  };
   result.prediction = example.choices[best];
-  result.correct = result.prediction == example.target;
-  result.correct_per_character = example.choices[best_per_character] == example.target;
+  result.correct = is_right(result.prediction);
+  result.correct_per_character = is_right(example.choices[best_per_character]);
+  result.score = result.correct ? 1 : 0;
 }
 
-void match(const Example& example, const std::string& text, ExampleResult& result) {
-  result.prediction = std::string(stripped(text));
-  const auto equals = [&](const std::string& reference) { return stripped(reference) == result.prediction; };
-  result.correct = example.references.empty()
-                       ? equals(example.target)
-                       : std::any_of(example.references.begin(), example.references.end(), equals);
+void match(const Example& example, const std::vector<const TextMetric*>& metrics, const std::string& text,
+           ExampleResult& result) {
+  result.prediction = stripped_text(text);
+  const std::vector<std::string> references = accepted_texts(example);
+  for (const TextMetric* metric : metrics) {
+    result.metrics.emplace_back(metric->name, metric->score(result.prediction, references));
+    if (result.metrics.back().first == "bleu") result.bleu = bleu_counts(result.prediction, references);
+    result.score += result.metrics.back().second / static_cast<double>(metrics.size());
+  }
+  result.correct = result.score >= 1;
 }
 
 // Examples go through in slices of about one batch, so that the bar moves; no score depends on the slices.
@@ -72,9 +75,14 @@ class TaskRun {
 
   TaskResult run() && {
     for (const Example* example : examples_) {
-      check_metric(*example);
-      result_.examples.push_back(
-          {example->task, example->template_name, example->id, "", example->target, {}, false, false});
+      const std::string where = concat(printable(example->task), ", ", printable(example->id));
+      metrics_.push_back(is_ranked(*example) ? std::vector<const TextMetric*>()
+                                             : or_throw(parse_metrics(example->metric, where)));
+      result_.examples.push_back({.task = example->task,
+                                  .template_name = example->template_name,
+                                  .id = example->id,
+                                  .prediction = "",
+                                  .target = example->target});
     }
     for (std::size_t i = 0; i < examples_.size(); ++i) {
       add(i);
@@ -118,9 +126,9 @@ class TaskRun {
     if (!matched_.empty()) {
       ForwardState state = model_.new_state();
       const auto texts = decode_batch(*model_.backbone, *model_.tokenizer, to_match_,
-                                      {.max_new_tokens = options_.max_new_tokens}, state);
+                                      {.max_new_tokens = options_.max_new_tokens, .stop = options_.stop}, state);
       for (std::size_t j = 0; j < matched_.size(); ++j)
-        match(*examples_[matched_[j]], texts[j].text, result_.examples[matched_[j]]);
+        match(*examples_[matched_[j]], metrics_[matched_[j]], texts[j].text, result_.examples[matched_[j]]);
     }
     num_done_ += static_cast<std::int64_t>(ranked_.size() + matched_.size());
     progress_.update(num_done_);
@@ -132,28 +140,61 @@ class TaskRun {
   }
 
   void summarise() {
-    std::int64_t hits = 0;
     std::map<std::string, std::int64_t> answers;
-    for (std::size_t i = 0; i < examples_.size(); ++i) {
-      const Example& example = *examples_[i];
-      hits += result_.examples[i].correct ? 1 : 0;
-      if (is_ranked(example)) {
+    for (const Example* example : examples_) {
+      if (is_ranked(*example)) {
         const auto place =
-            std::find(example.choices.begin(), example.choices.end(), example.target) - example.choices.begin();
+            std::find(example->choices.begin(), example->choices.end(), example->target) - example->choices.begin();
         ++answers[concat("place ", place)];
-        result_.chance += 1 / static_cast<double>(example.choices.size());
+        result_.chance += 1 / static_cast<double>(example->choices.size());
       } else {
-        ++answers[concat("text ", example.target)];
+        ++answers[concat("text ", example->target)];
       }
     }
     result_.num_examples = static_cast<std::int64_t>(examples_.size());
     const auto count = static_cast<double>(result_.num_examples);
     std::int64_t most = 0;
     for (const auto& [answer, times] : answers) most = std::max(most, times);
-    result_.accuracy = static_cast<double>(hits) / count;
     result_.chance /= count;
     result_.majority = static_cast<double>(most) / count;
-    std::tie(result_.interval_low, result_.interval_high) = wilson_interval(hits, result_.num_examples);
+    summarise_scores();
+    average_metrics();
+  }
+
+  void summarise_scores() {
+    std::vector<ScoredExample> scored;
+    std::int64_t hits = 0;
+    bool plain = true;  // one score of 0 or 1 per id
+    std::map<std::pair<std::string, std::string>, int> seen;
+    for (const ExampleResult& example : result_.examples) {
+      // Data whose ids do not tell examples apart: each line is an example of its own.
+      const int times = seen[{example.id, example.template_name}]++;
+      scored.push_back({example.task, example.template_name, times == 0 ? example.id : concat(example.id, " #", times),
+                        example.score});
+      hits += example.correct ? 1 : 0;
+      plain = plain && (example.score == 0 || example.score == 1);
+    }
+    const Comparison alone = or_throw(compare_methods({"it"}, {scored}, {{result_.task}},
+                                                      {.over_templates = options_.over_templates, .reference = "it"}));
+    const Estimate& score = alone.groups.front().scores.front();
+    result_.score = score.value;
+    std::tie(result_.interval_low, result_.interval_high) = plain && alone.num_ids.front() == result_.num_examples
+                                                                ? wilson_interval(hits, result_.num_examples)
+                                                                : std::make_pair(score.low, score.high);
+  }
+
+  void average_metrics() {
+    BleuCounts bleu;
+    std::map<std::string, std::pair<double, double>> sums;  // per metric: sum and count
+    for (const ExampleResult& example : result_.examples) {
+      for (const auto& [name, value] : example.metrics) {
+        sums[name].first += value;
+        sums[name].second += 1;
+      }
+      bleu += example.bleu;
+    }
+    for (const auto& [name, sum] : sums) result_.metrics.emplace_back(name, sum.first / sum.second);
+    if (sums.contains("bleu")) result_.metrics.emplace_back("corpus_bleu", corpus_bleu(bleu) / 100);
   }
 
   const LoadedModel& model_;
@@ -162,7 +203,8 @@ class TaskRun {
   const std::vector<const Example*>& examples_;
   Progress progress_;
   TaskResult result_;
-  std::vector<std::size_t> ranked_, matched_;  // places of the examples that wait
+  std::vector<std::vector<const TextMetric*>> metrics_;  // per example; none of ranked ones
+  std::vector<std::size_t> ranked_, matched_;            // places of the examples that wait
   std::vector<EncodedExample> to_rank_;
   std::vector<std::vector<TokenId>> to_match_;
   std::int64_t rows_ = 0, num_done_ = 0, num_cut_ = 0;

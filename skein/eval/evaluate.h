@@ -1,4 +1,4 @@
-// Tasks in, scores out: rank classification and exact match, per example. Formats: docs/formats/results.md.
+// Tasks in, scores out: rank classification and generated answers, per example. Formats: docs/formats/results.md.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "skein/eval/bleu.h"
+#include "skein/eval/comparison.h"
 #include "skein/infer/loaded_model.h"
 #include "skein/infer/prompt.h"
 #include "skein/infer/score.h"
@@ -26,30 +28,37 @@ struct EvalOptions {
   Scoring scoring = Scoring::kPhatgoose;
   std::int64_t limit = 0;                // examples per task; 0: all
   std::int64_t max_batch_tokens = 2048;  // rows per forward pass
-  std::int64_t max_new_tokens = 32;      // exact match
+  std::int64_t max_new_tokens = 32;      // of a generated answer
+  std::vector<std::string> stop;         // texts a generated answer ends before
+  OverTemplates over_templates = OverTemplates::kMean;
   PromptOptions prompt;
   std::string method = "model";  // named in every result line
 };
 
 struct ExampleResult {
   std::string task, template_name, id, prediction, target;
-  std::vector<double> choice_scores;  // empty for free text
-  bool correct = false;
-  bool correct_per_character = false;  // lm-eval's acc_norm
+  std::vector<double> choice_scores;                    // empty for free text
+  double score = 0;                                     // 0 to 1: the mean of its metrics
+  std::vector<std::pair<std::string, double>> metrics;  // of a generated answer, by name
+  BleuCounts bleu;                                      // where BLEU is one of them
+  bool correct = false;                                 // score 1
+  bool correct_per_character = false;                   // lm-eval's acc_norm
 };
 
 struct TaskResult {
   std::string task;
   std::int64_t num_examples = 0;
-  double accuracy = 0;                         // mean of correct
-  double interval_low = 0, interval_high = 0;  // 95 %, Wilson
+  double score = 0;  // mean over examples of each template, then mean or median over templates
+  double interval_low = 0, interval_high = 0;  // 95 %: bootstrap over ids; Wilson where every id has one score, 0 or 1
+  std::vector<std::pair<std::string, double>> metrics;  // means of those of generated answers, "corpus_bleu" with them
   double chance = 0, majority = 0;  // mean of 1/choices; share of the most frequent answer (of choices: its place)
   std::vector<ExampleResult> examples;
 };
 
 // One result per task, tasks in the order of their first example. Progress bar inside. An example is ranked if it has
-// choices, else its answer is generated greedily and must equal a reference (else the target), white space at both ends
-// aside. Throws Failure: a metric other than these two, an interrupt (finished tasks are the caller's to keep).
+// choices and no metric of texts: right if the best choice is the target or one of the references. Else its answer is
+// generated greedily and compared with the references (else the target) by its metrics. Throws Failure: an unknown
+// metric, an interrupt (finished tasks are the caller's to keep).
 std::vector<TaskResult> evaluate(const LoadedModel& model, const std::vector<Example>& examples,
                                  const EvalOptions& options);
 // One line of results.jsonl.
@@ -59,7 +68,5 @@ Json result_line(const ExampleResult& result, const std::string& method);
 // acc_norm.
 double choice_score(const TargetScore& score, Scoring scoring);
 double score_per_character(const TargetScore& score, const std::string& choice);
-// 95 % Wilson interval of `hits` out of `count`; (0, 1) for none.
-std::pair<double, double> wilson_interval(std::int64_t hits, std::int64_t count);
 
 }  // namespace skein

@@ -35,16 +35,6 @@ TEST(Scoring, DisagreesOnOneExampleByHand) {
 
 TEST(Scoring, CountsCharactersNotBytes) { EXPECT_DOUBLE_EQ(score_per_character({-3, -1, 2}, "né"), -1); }
 
-TEST(WilsonInterval, IsThatOfTheTables) {
-  // 8 of 10 at 95 %: 0.4902 to 0.9433 (R: prop.test(8, 10, correct = FALSE)).
-  EXPECT_NEAR(wilson_interval(8, 10).first, 0.49016, 1e-5);
-  EXPECT_NEAR(wilson_interval(8, 10).second, 0.94331, 1e-5);
-  EXPECT_EQ(wilson_interval(0, 10).first, 0);
-  EXPECT_NEAR(wilson_interval(0, 10).second, 0.27753, 1e-5);
-  EXPECT_EQ(wilson_interval(10, 10).second, 1);
-  EXPECT_EQ(wilson_interval(0, 0), std::make_pair(0.0, 1.0));
-}
-
 Example ranked(const std::string& task, const std::string& input, const std::vector<std::string>& choices,
                std::size_t target) {
   return {
@@ -76,7 +66,7 @@ TEST(Evaluate, KeepsTasksInOrderWithChanceAndMajority) {
     EXPECT_EQ(example.correct, example.prediction == example.target);
     hits += example.correct ? 1 : 0;
   }
-  EXPECT_DOUBLE_EQ(results[0].accuracy, static_cast<double>(hits) / 9);
+  EXPECT_DOUBLE_EQ(results[0].score, static_cast<double>(hits) / 9);
   EXPECT_EQ(results[0].examples[4].id, "question 4");
 }
 
@@ -146,22 +136,75 @@ TEST(Evaluate, MatchesGeneratedTextWithReferencesAsideFromOuterSpace) {
   for (const ExampleResult& result : results[0].examples) correct.push_back(result.correct);
   EXPECT_THAT(correct, ElementsAre(true, false, true, false, true));
   EXPECT_TRUE(results[0].examples[4].choice_scores.empty());
-  EXPECT_DOUBLE_EQ(results[0].accuracy, 0.6);
+  EXPECT_DOUBLE_EQ(results[0].score, 0.6);
+}
+
+TEST(Evaluate, AcceptsEveryRightChoice) {
+  const LoadedModel model = tiny_model();
+  std::vector<Example> examples = {ranked("any", "which", {"ab", "xyz", "q"}, 0)};
+  const std::string best = evaluate(model, examples, {})[0].examples[0].prediction;
+  const auto score_with = [&](const std::string& target, const std::vector<std::string>& references) {
+    examples[0].target = target;
+    examples[0].references = references;
+    return evaluate(model, examples, {})[0].score;
+  };
+  const std::string other = best == "ab" ? "q" : "ab";
+  EXPECT_EQ(score_with(other, {}), 0);
+  EXPECT_EQ(score_with(other, {other, best}), 1);
+}
+
+TEST(Evaluate, AveragesTheMetricsOfAText) {
+  const LoadedModel model = tiny_model();
+  Example example{.input = "say", .target = "?", .id = "1", .task = "free", .metric = "exact_match+rouge_l+bleu"};
+  const std::string text = evaluate(model, {example}, {.max_new_tokens = 8})[0].examples[0].prediction;
+  example.target = text;
+  const TaskResult result = evaluate(model, {example}, {.max_new_tokens = 8})[0];
+  ASSERT_EQ(result.examples[0].metrics.size(), 3u);
+  double sum = 0;
+  for (const auto& [name, value] : result.examples[0].metrics) sum += value;
+  EXPECT_EQ(result.examples[0].metrics[0], (std::pair<std::string, double>("exact_match", 1)));
+  EXPECT_DOUBLE_EQ(result.score, sum / 3);
+  EXPECT_EQ(result.metrics.back().first, "corpus_bleu");
+}
+
+TEST(Evaluate, TakesTheMedianOverTemplates) {
+  const LoadedModel model = tiny_model();
+  std::vector<Example> examples;
+  const std::string best = evaluate(model, {ranked("a", "x", {"ab", "q"}, 0)}, {})[0].examples[0].prediction;
+  for (const char* name : {"one", "two", "three"}) {
+    examples.push_back(ranked("a", "x", {"ab", "q"}, 0));
+    examples.back().template_name = name;
+    examples.back().target = name == std::string("three") ? (best == "ab" ? "q" : "ab") : best;
+  }
+  EXPECT_DOUBLE_EQ(evaluate(model, examples, {})[0].score, 2.0 / 3);
+  EXPECT_DOUBLE_EQ(evaluate(model, examples, {.over_templates = OverTemplates::kMedian})[0].score, 1);
 }
 
 TEST(Evaluate, NamesAMetricItDoesNotCompute) {
-  Example example{.input = "a", .target = "b", .id = "a-1", .task = "sums", .metric = "rouge_l"};
-  EXPECT_THAT(failure_of([&] { evaluate(tiny_model(), {example}, {}); }), HasSubstr("sums, a-1: metric \"rouge_l\""));
+  Example example{.input = "a", .target = "b", .id = "a-1", .task = "sums", .metric = "blue"};
+  EXPECT_THAT(failure_of([&] { evaluate(tiny_model(), {example}, {}); }), HasSubstr("sums, a-1: metric \"blue\""));
 }
 
 TEST(ResultLine, HoldsWhatTheFormatSays) {
-  const ExampleResult result{"boolq", "t", "b-1", "yes", "no", {-0.5, -1}, false, true};
+  const ExampleResult result{.task = "boolq",
+                             .template_name = "t",
+                             .id = "b-1",
+                             .prediction = "yes",
+                             .target = "no",
+                             .choice_scores = {-0.5, -1},
+                             .correct_per_character = true};
   EXPECT_EQ(result_line(result, "base").dump(),
             R"({"task":"boolq","template":"t","id":"b-1","method":"base","prediction":"yes","target":"no",)"
-            R"("scores":[-0.5,-1.0],"correct":false,"correct_per_character":true})");
-  const ExampleResult free{"sums", "", "s-1", "4", "4", {}, true, false};
+            R"("scores":[-0.5,-1.0],"score":0.0,"correct":false,"correct_per_character":true})");
+  const ExampleResult free{.task = "sums",
+                           .id = "s-1",
+                           .prediction = "4",
+                           .target = "4",
+                           .score = 0.75,
+                           .metrics = {{"token_f1", 1}, {"bleu", 0.5}}};
   EXPECT_EQ(result_line(free, "base").dump(),
-            R"({"task":"sums","template":"","id":"s-1","method":"base","prediction":"4","target":"4","correct":true})");
+            R"({"task":"sums","template":"","id":"s-1","method":"base","prediction":"4","target":"4","score":0.75,)"
+            R"("metrics":{"token_f1":1.0,"bleu":0.5},"correct":false})");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 
 #include "skein/base/check.h"
+#include "skein/base/result.h"
 #include "skein/experts/lora_kernels.h"
 
 namespace skein {
@@ -193,6 +194,25 @@ at::Tensor with_mixture_dense(const BankSlot& slot, const Mixture& mixture, cons
   const BankSlot::Stacked stacked = slot.stacked();
   const at::Tensor row_weights = weights.index_select(1, stacked.owner).to(x.scalar_type());  // (N, sum of R)
   return at::addmm(y, at::linear(x, stacked.a) * row_weights, stacked.b);
+}
+
+// With M the map from every expert's ranks to ranks of the mixture: z = M^T (w . A x), y + B^T (w . M z).
+at::Tensor with_mixed_factors(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  check_shapes(slot, mixture, x, y);
+  if (slot.empty()) return y;
+  if (!slot.finite()) throw Failure({"an expert holds NaN or infinite values; its factors cannot be mixed"});
+  const BankSlot::Stacked stacked = slot.stacked();
+  std::vector<std::int64_t> ranks;  // of each stacked row, its place within its expert
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    for (std::int64_t r = 0; r < slot.rank(e); ++r) ranks.push_back(r);
+  }
+  const at::Tensor rank = at::tensor(ranks, at::kLong).to(x.device());
+  const at::Tensor weights = at::zeros({x.size(0), slot.num_experts()}, mixture.weights.options())
+                                 .scatter_add(1, mixture.ids.to(at::kLong), mixture.weights);  // (N, E)
+  const at::Tensor row_weights = weights.index_select(1, stacked.owner);                       // (N, sum of R)
+  const at::Tensor middle = at::linear(x, stacked.a).to(at::kFloat) * row_weights;
+  const at::Tensor mixed = at::zeros({x.size(0), slot.max_rank()}, middle.options()).index_add(1, rank, middle);
+  return at::addmm(y, (mixed.index_select(1, rank) * row_weights).to(x.scalar_type()), stacked.b);
 }
 
 at::Tensor apply_mixture_reference(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,

@@ -19,6 +19,11 @@ void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tenso
 // weights, any device, no device synchronisation while the bank is finite. Costs E/k times the arithmetic.
 at::Tensor with_mixture_dense(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
 
+// y + (sum of w_e s_e B_e)(sum of w_e A_e) x: each row's factors mixed before they are multiplied (SMEAR, arXiv
+// 2306.03745; mttl's Arrow). An expert's ranks are counted from its first: with other ranks it fills the first of the
+// largest. Any device. Costs E/k times the arithmetic. Throws Failure where an expert is not finite.
+at::Tensor with_mixed_factors(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
+
 // The slow, obvious twin: a loop over tokens and experts in f64 -> y + ..., (N, D_out) f64. For tests.
 at::Tensor apply_mixture_reference(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
                                    const at::Tensor& y);

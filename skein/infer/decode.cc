@@ -144,21 +144,23 @@ at::Tensor last_rows(const at::Tensor& hidden, const PackedBatch& batch) {
 
 class Decoding {
  public:
-  Decoding(const Backbone& backbone, const Picker& picker, ForwardState& state)
-      : backbone_(backbone), picker_(picker), state_(state) {}
+  Decoding(const Backbone& backbone, const Picker& picker, const DecodeOptions& options, ForwardState& state)
+      : backbone_(backbone), picker_(picker), options_(options), state_(state) {}
 
   void run(const std::vector<std::vector<TokenId>>& prompts, std::vector<Generation>& generations) {
     std::vector<Generation*> active;
+    std::vector<std::shared_ptr<const SequenceHint>> hints;  // of the active
     std::vector<SequenceInput> inputs, sources;
     const BackboneConfig& config = backbone_.config();
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       if (generations[i].done()) continue;
       active.push_back(&generations[i]);
-      SequenceInput input{prompts[i], {}, generations[i].cache(), -1};
+      hints.push_back(options_.hints.empty() ? nullptr : options_.hints.at(i));
+      SequenceInput input{prompts[i], {}, generations[i].cache(), -1, hints.back()};
       if (config.is_encoder_decoder()) {
         input.source = static_cast<std::int64_t>(sources.size());
         input.tokens = {static_cast<TokenId>(config.decoder_start_token)};
-        sources.push_back({prompts[i]});
+        sources.push_back({prompts[i], {}, nullptr, -1, hints.back()});
       }
       inputs.push_back(std::move(input));
     }
@@ -168,10 +170,14 @@ class Decoding {
       if (interrupted()) throw Failure({"interrupted while text was generated", ErrorKind::kInterrupted});
       step(inputs, source ? &*source : nullptr, active);
       source.reset();  // the caches hold its keys and values from now on
-      std::erase_if(active, [](const Generation* generation) { return generation->done(); });
       inputs.clear();
-      for (Generation* generation : active)
-        inputs.push_back({{generation->tokens().back()}, {}, generation->cache(), -1});
+      for (std::size_t i = 0, left = 0; i < active.size(); ++i) {
+        if (active[i]->done()) continue;
+        inputs.push_back({{active[i]->tokens().back()}, {}, active[i]->cache(), -1, hints[i]});
+        active[left] = active[i];
+        hints[left++] = hints[i];
+      }
+      active.resize(inputs.size());
     }
   }
 
@@ -186,6 +192,7 @@ class Decoding {
 
   const Backbone& backbone_;
   const Picker& picker_;
+  const DecodeOptions& options_;
   ForwardState& state_;
 };
 
@@ -199,7 +206,7 @@ std::vector<Decoded> decode_all(const Backbone& backbone, const Tokenizer& token
     generations.emplace_back(backbone, tokenizer, prompt.size(), options, on_text);
   }
   const Picker picker(backbone.config(), tokenizer, options);
-  Decoding(backbone, picker, state).run(prompts, generations);
+  Decoding(backbone, picker, options, state).run(prompts, generations);
   std::vector<Decoded> results;
   for (Generation& generation : generations) results.push_back(std::move(generation).result());
   return results;

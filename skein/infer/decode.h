@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct DecodeOptions {
   std::uint64_t seed = 0;
   std::vector<std::string> stop;  // generation ends before the first of these texts
   bool ignore_end = false;        // benchmarks: go on past end of sequence
+  // For the router (LoadedModel::hint_of): one for each prompt, or none at all.
+  std::vector<std::shared_ptr<const SequenceHint>> hints;
 };
 
 struct Decoded {

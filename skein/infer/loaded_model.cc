@@ -3,9 +3,14 @@
 #include <algorithm>
 #include <future>
 
+#include <ATen/ATen.h>
+
 #include "skein/base/concat.h"
 #include "skein/base/progress.h"
+#include "skein/experts/combine.h"
 #include "skein/experts/mixture_slots.h"
+#include "skein/infer/text_hints.h"
+#include "skein/route/spectral_gates.h"
 #include "skein/spec/expert_folder.h"
 #include "skein/spec/library.h"
 
@@ -21,41 +26,81 @@ void check_base(Env& env, const BaseModel& base, const std::string& what, const 
                         found, "; another base (--allow-other-base to insist)")});
 }
 
-// Experts of a library in its order, and their gates where the router reads some.
-struct Experts {
-  std::vector<std::string> names;
-  std::vector<LoraAdapter> adapters;
-  std::vector<GateFile> gates;
-};
+bool is_general(const std::vector<std::string>& general, const std::string& name) {
+  return std::find(general.begin(), general.end(), name) != general.end();
+}
 
-std::vector<GateFile> read_gates(Env& env, const Library& library, const std::string& kind,
-                                 const std::vector<SlotName>& slots) {
-  std::vector<GateFile> gates;
+void check_general(const Library& library, const std::vector<std::string>& general) {
+  std::string known;
+  for (const LibraryEntry& entry : library.experts) known += (known.empty() ? "" : ", ") + entry.name;
+  for (const std::string& name : general) {
+    const bool is_there = std::any_of(library.experts.begin(), library.experts.end(),
+                                      [&](const LibraryEntry& entry) { return entry.name == name; });
+    if (!is_there) {
+      throw Failure({concat("no expert ", printable(name), " in ", library.path, " to subtract; it holds ", known),
+                     ErrorKind::kUsage});
+    }
+  }
+  if (general.size() >= library.experts.size()) {
+    throw Failure({"every expert is general; there must be one left to route to", ErrorKind::kUsage});
+  }
+}
+
+PoolMembers read_members(Env& env, const Library& library, const std::vector<std::string>& general,
+                         const std::vector<SlotName>& slots) {
+  PoolMembers members;
+  std::vector<LoraAdapter> subtracted;
+  Progress progress("reading experts", static_cast<std::int64_t>(library.experts.size()), "experts");
   for (const LibraryEntry& entry : library.experts) {
+    LoraAdapter adapter = or_throw(read_adapter(env, library.folder_of(entry.name), slots));
+    if (is_general(general, entry.name)) {
+      subtracted.push_back(std::move(adapter));
+    } else {
+      members.names.push_back(entry.name);
+      members.adapters.push_back(std::move(adapter));
+    }
+    progress.update(static_cast<std::int64_t>(members.adapters.size() + subtracted.size()));
+  }
+  if (subtracted.empty()) return members;
+  std::vector<const LoraAdapter*> pointers;
+  for (const LoraAdapter& adapter : subtracted) pointers.push_back(&adapter);
+  for (LoraAdapter& adapter : members.adapters) adapter = without_general(adapter, pointers, slots);
+  return members;
+}
+
+// The gates a router reads, of the members: from their files, else from their weights where that can be. Weights that
+// something was subtracted from have no file that fits them.
+std::vector<GateFile> gates_for(Env& env, const Library& library, const ModelOptions& options,
+                                const std::vector<SlotName>& slots, PoolMembers& members) {
+  const RouterKind& kind = router_kind(options.router.kind);
+  const std::vector<std::string>& general = options.router.general;
+  std::vector<GateFile> gates;
+  if (kind.gates == nullptr) return gates;
+  std::size_t e = 0;
+  for (const LibraryEntry& entry : library.experts) {
+    if (is_general(general, entry.name)) continue;
     const std::string folder = library.folder_of(entry.name);
     const std::vector<std::string> kinds = gate_kinds(env, folder);
-    const bool has = std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
-    // The router says which expert lacks a gate, and whether it matters: it may be switched off.
-    gates.push_back(has ? or_throw(read_gate(env, folder, kind, slots)) : GateFile{kind, 0, "", {}});
+    const bool has = std::find(kinds.begin(), kinds.end(), kind.gates) != kinds.end();
+    if (has && !(kind.from_weights && !general.empty())) {
+      gates.push_back(or_throw(read_gate(env, folder, kind.gates, slots)));
+    } else if (kind.from_weights) {
+      if (members.adapters.empty()) members = read_members(env, library, general, slots);
+      gates.push_back(gate_from_weights(kind.gates, members.adapters[e], slots));
+    } else {
+      // The router says which expert lacks a gate, and whether it matters: it may be switched off.
+      gates.push_back(GateFile{kind.gates, 0, "", {}});
+    }
+    ++e;
   }
   return gates;
 }
 
-std::vector<LoraAdapter> read_adapters(Env& env, const Library& library, const std::vector<SlotName>& slots) {
-  std::vector<LoraAdapter> adapters;
-  Progress progress("reading experts", static_cast<std::int64_t>(library.experts.size()), "experts");
-  for (const LibraryEntry& entry : library.experts) {
-    adapters.push_back(or_throw(read_adapter(env, library.folder_of(entry.name), slots)));
-    progress.update(static_cast<std::int64_t>(adapters.size()));
-  }
-  return adapters;
-}
-
 // Which files a bank was made of, as library.json tells: the same, and the bank can stay.
-std::string identity_of(const Library& library) {
+std::string identity_of(const Library& library, const std::vector<std::string>& general) {
   std::string text = library.path;
   for (const LibraryEntry& entry : library.experts) {
-    text += "\n" + entry.name;
+    text += "\n" + entry.name + (is_general(general, entry.name) ? " subtracted" : "");
     for (const auto& [file, digest] : entry.digests) {
       if (file.starts_with("adapter_")) text += " " + digest;
     }
@@ -63,25 +108,45 @@ std::string identity_of(const Library& library) {
   return text;
 }
 
+std::shared_ptr<const HintSource> hints_for(Env& env, const Library& library, const ModelOptions& options,
+                                            const ExpertBank& bank) {
+  if (!router_kind(options.router.kind).needs_hints) return nullptr;
+  const std::vector<bool> is_allowed = allowed_experts(options.router, bank);
+  auto encoder = SentenceEncoder::load(env, options.sentence_encoder);
+  std::vector<ExpertTexts> experts;
+  for (int e = 0; e < bank.num_experts(); ++e) {
+    const std::string folder = library.folder_of(bank.names()[e]);
+    // One that is switched off needs no texts.
+    experts.push_back(is_allowed[e] ? read_expert_texts(env, folder)
+                                    : ExpertTexts{at::zeros({0, encoder->width()}), at::zeros({encoder->width()})});
+    if (experts.back().description.size(0) != encoder->width()) {
+      throw Failure({concat(folder, ": its texts have ", experts.back().description.size(0), " numbers each, those of ",
+                            options.sentence_encoder, " ", encoder->width(), "; made with another sentence encoder")});
+    }
+  }
+  if (options.router.kind == "retrieval") return retrieval_hints(std::move(encoder), std::move(experts), is_allowed);
+  return description_hints(std::move(encoder), experts, options.router.description_weight);
+}
+
 void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
   const Library library = or_throw(open_library(env, options.library));
   if (library.experts.empty())
     throw Failure({concat(options.library, ": no experts in it; skein library add puts some there")});
   check_base(env, model.base, options.library, library.base_fingerprint, options.allow_other_base);
+  check_general(library, options.router.general);
   const std::vector<SlotName>& slots = model.backbone->slots();
-  const std::string identity = identity_of(library);
+  const std::string identity = identity_of(library, options.router.general);
+  PoolMembers members;
   if (model.bank == nullptr || model.bank_identity != identity) {
-    std::vector<std::string> names;
-    for (const LibraryEntry& entry : library.experts) names.push_back(entry.name);
-    model.bank =
-        std::make_shared<ExpertBank>(read_adapters(env, library, slots), std::move(names), slots, options.compute);
+    members = read_members(env, library, options.router.general, slots);
+    model.bank = std::make_shared<ExpertBank>(members.adapters, members.names, slots, options.compute);
     model.bank_identity = identity;
   }
   model.expert_names = model.bank->names();
-  std::vector<GateFile> gates;
-  if (options.router.kind == "phatgoose") gates = read_gates(env, library, options.router.kind, slots);
+  const std::vector<GateFile> gates = gates_for(env, library, options, slots, members);
   const auto router = make_router(options.router, *model.bank, gates, options.compute);
   model.filler = std::make_shared<RoutedSlots>(model.bank, router);
+  model.hints = hints_for(env, library, options, *model.bank);
 }
 
 void use_adapter(Env& env, LoadedModel& model, const ModelOptions& options) {
@@ -116,6 +181,13 @@ void use_mixture(Env& env, LoadedModel& model, const ModelOptions& options) {
 
 }  // namespace
 
+PoolMembers read_pool(Env& env, const std::string& library, const std::vector<std::string>& general,
+                      const std::vector<SlotName>& slots) {
+  const Library opened = or_throw(open_library(env, library));
+  check_general(opened, general);
+  return read_members(env, opened, general, slots);
+}
+
 LoadedModel load_model(Env& env, const ModelOptions& options) {
   LoadedModel model;
   model.base = or_throw(open_base_model(env, options.base));
@@ -142,6 +214,7 @@ void change_experts(Env& env, LoadedModel& model, const ModelOptions& options) {
   if (!options.mixture.empty() && !(options.adapter.empty() && options.library.empty())) {
     throw Failure({"--mixture excludes --adapter and --library", ErrorKind::kUsage});
   }
+  model.hints = nullptr;
   if (!options.library.empty()) return use_library(env, model, options);
   if (!options.adapter.empty()) return use_adapter(env, model, options);
   model.bank = nullptr;

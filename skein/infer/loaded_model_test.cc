@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "skein/infer/tiny_model.h"
+#include "skein/route/spectral_gates.h"
 #include "skein/spec/expert_folder.h"
 #include "skein/spec/library.h"
 
@@ -97,6 +98,41 @@ TEST_F(World, RoutesWithTheLibrarysGatesAndKeepsTheBankForAnotherRouter) {
   or_throw(remove_expert(*env, library, "one"));
   change_experts(*env, model, options);
   EXPECT_EQ(model.bank->names(), std::vector<std::string>{"two"});
+}
+
+TEST_F(World, MakesArrowsGatesOfTheWeightsWhereTheyAreNotInTheFolder) {
+  options.library = "pool";
+  options.router = default_router("arrow");
+  options.router.top_k = 1;
+  LoadedModel model = load_model(*env, options);
+  const at::Tensor made = logits(model);
+  const auto& slots = model.backbone->slots();
+  for (const char* name : {"one", "two"}) {
+    const std::string folder = std::string("pool/experts/") + name;
+    or_throw(write_gate(*env, folder, arrow_gate(or_throw(read_lora_adapter(*env, folder, slots)), slots), slots));
+  }
+  change_experts(*env, model, options);
+  EXPECT_TRUE(logits(model).equal(made));
+  options.router = default_router("spectr");
+  change_experts(*env, model, options);
+  EXPECT_FALSE(logits(model).equal(made));
+}
+
+TEST_F(World, SubtractsGeneralExpertsAndRoutesAmongTheOthers) {
+  options.library = "pool";
+  options.router = default_router("merged");
+  options.router.general = {"one"};
+  LoadedModel model = load_model(*env, options);
+  EXPECT_EQ(model.bank->names(), std::vector<std::string>{"two"});
+  const at::Tensor subtracted = logits(model);
+  options.router.general.clear();
+  options.router.only = {"two"};
+  change_experts(*env, model, options);
+  EXPECT_FALSE(logits(model).equal(subtracted));
+  options.router.general = {"nobody"};
+  EXPECT_THAT(failure_of([&] { change_experts(*env, model, options); }), HasSubstr("it holds one, two"));
+  options.router.general = {"one", "two"};
+  EXPECT_THAT(failure_of([&] { change_experts(*env, model, options); }), HasSubstr("must be one left"));
 }
 
 TEST_F(World, NamesTheExpertThatLacksAGate) {

@@ -136,7 +136,9 @@ TokenId end_token(const Tokenizer& tokenizer, const BackboneConfig& config, bool
 }
 
 EncodedExample encode_example(const Example& example, const Tokenizer& tokenizer, const BackboneConfig& config,
-                              const PromptOptions& options) {
+                              const PromptOptions& given) {
+  PromptOptions options = given;
+  if (example.separator) options.separator = *example.separator;
   const TokenId end = end_token(tokenizer, config, options.chat);
   const bool joined = options.joined && !options.chat && !config.is_encoder_decoder();
   std::string text = concat(example.input, options.separator);

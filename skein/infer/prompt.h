@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "skein/text/tokenizer.h"
 
 namespace skein {
+
+class SequenceHint;
 
 struct PromptOptions {
   std::string separator = "\n";   // decoder-only: between input and target
@@ -26,6 +29,7 @@ struct EncodedExample {
   std::vector<TokenId> target;  // with end of sequence
   std::vector<std::vector<TokenId>> choices;  // each with end of sequence; empty if the example has none
   bool input_was_cut = false;
+  std::shared_ptr<const SequenceHint> hint;  // for the router (LoadedModel::hint_of); null: none
 };
 
 // Throws Failure: no end token, a chat template that is missing or cannot be rendered, max_input too small for the

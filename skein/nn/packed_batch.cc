@@ -43,7 +43,10 @@ PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device&
   PackedBatch batch;
   for (const SequenceInput& sequence : sequences) {
     SKEIN_CHECK(sequence.branches.empty() || sequence.cache == nullptr);
-    Segment segment{.begin = static_cast<std::int64_t>(ids.size()), .cache = sequence.cache, .source = sequence.source};
+    Segment segment{.begin = static_cast<std::int64_t>(ids.size()),
+                    .cache = sequence.cache,
+                    .source = sequence.source,
+                    .hint = sequence.hint};
     const auto add = [&](const std::vector<std::int32_t>& tokens, std::int64_t first_position) {
       ids.insert(ids.end(), tokens.begin(), tokens.end());
       for (std::size_t i = 0; i < tokens.size(); ++i)

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "skein/nn/forward_state.h"
 #include "skein/spec/backbone_config.h"
 
 namespace skein {
@@ -30,6 +32,8 @@ class KvSequence {
   std::vector<Cross> cross;  // empty until the first pass
   at::Tensor sentence;       // (D): the prompt's, kept for later tokens (forward_state.h); undefined: not asked
 
+  std::shared_ptr<SlotMemory> slot_memory;  // what the filler remembers of this sequence
+
  private:
   void reserve(int layer, std::int64_t num_tokens);
 
@@ -47,6 +51,7 @@ struct Segment {
   KvSequence* cache = nullptr;    // borrowed; earlier tokens of this sequence, extended by the call. Not with branches.
   std::int64_t source = -1;       // encoder-decoder: which segment of the source this one reads
   std::int64_t input_length = 0;  // rows that are the input (instruction and all), not its answer
+  std::shared_ptr<const SequenceHint> hint = nullptr;  // for the filler
 };
 
 struct PackedBatch {
@@ -62,6 +67,7 @@ struct SequenceInput {
   KvSequence* cache = nullptr;
   std::int64_t source = -1;
   std::int64_t input_length = -1;  // of tokens, how many are the input; -1: all
+  std::shared_ptr<const SequenceHint> hint = nullptr;
 };
 // Packs sequences in order; positions start at the cache's length (0 without).
 PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device& device);

@@ -17,10 +17,10 @@ template <typename Block>
 at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
   if (!recomputes) return block(inputs, state);
   return recompute(
-      [block, filler = state.filler, rows = state.rows, source_rows = state.source_rows,
+      [block, filler = state.filler, rows = state.rows, source_rows = state.source_rows, segments = state.segments,
        first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
         if (ForwardState* forward_pass = std::exchange(first, nullptr)) return block(block_inputs, *forward_pass);
-        ForwardState backward_pass{filler, nullptr, rows, source_rows};
+        ForwardState backward_pass{.filler = filler, .rows = rows, .source_rows = source_rows, .segments = segments};
         return block(block_inputs, backward_pass);
       },
       inputs);
@@ -32,6 +32,10 @@ SequenceRows sequence_rows(const std::vector<Segment>& segments, const at::Tenso
 // The same for a decoder: the sentences are those of the source that each sequence reads (null: all in caches).
 SequenceRows decoder_rows(const std::vector<Segment>& segments, const at::Tensor& x, const SequenceRows* source,
                           const ForwardState& state);
+// Tells the slots which sequences their rows belong to.
+inline void set_segments(ForwardState& state, const std::vector<Segment>& segments) {
+  state.segments = std::make_shared<const std::vector<Segment>>(segments);
+}
 
 inline void advance_caches(const std::vector<Segment>& segments) {
   for (const Segment& segment : segments) {

@@ -148,17 +148,22 @@ void sharpen(float* scores, const float* bias, const float* radius, float norm, 
 }
 
 void choose(float* scores, const float* bias, float factor, std::int64_t columns, std::int64_t k,
-            bool softmax_over_chosen, std::int32_t* ids, float* weights) {
+            bool softmax_over_chosen, float top_p, std::int32_t* ids, float* weights) {
   const float largest = biased_scores(scores, bias, factor, columns);
   // With the sum Z over all: p / (sum of chosen p + 1e-6) = e / (sum of chosen e + 1e-6 Z).
   float rest = 0;
-  if (!softmax_over_chosen && largest > kNothing) rest = 1e-6F * sum_of_exponentials(scores, largest, columns);
+  float enough = std::numeric_limits<float>::infinity();  // of the sum of chosen e
+  if (largest > kNothing && (!softmax_over_chosen || top_p < 1)) {
+    const float all = sum_of_exponentials(scores, largest, columns);
+    if (!softmax_over_chosen) rest = 1e-6F * all;
+    if (top_p < 1) enough = top_p * all;
+  }
   float chosen = 0;
   for (std::int64_t i = 0; i < k; ++i) {
     const float best = i == 0 ? largest : largest_of(scores, columns);
     ids[i] = 0;
     weights[i] = 0;
-    if (!(best > kNothing)) continue;
+    if (!(best > kNothing) || chosen >= enough) continue;
     const std::int64_t c = first_equal(scores, best, columns);
     scores[c] = kNothing;
     ids[i] = static_cast<std::int32_t>(c);

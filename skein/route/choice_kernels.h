@@ -20,9 +20,10 @@ struct ChoiceKernels {
                   const float* gates, std::int64_t d, std::int64_t columns, std::int64_t k, float* room);
   // One row: s = scores * factor + bias, NaN taken for -inf; the k largest s in ids, best first, ties to the lower
   // index, and their weights: p / (sum of chosen p + 1e-6) with p the softmax over all columns, or the softmax over the
-  // chosen. Columns at -inf get weight 0. Destroys scores.
+  // chosen. Of the k only the first whose p together reach top_p, at least one. Columns at -inf get weight 0. Destroys
+  // scores.
   void (*choose)(float* scores, const float* bias, float factor, std::int64_t columns, std::int64_t k,
-                 bool softmax_over_chosen, std::int32_t* ids, float* weights);
+                 bool softmax_over_chosen, float top_p, std::int32_t* ids, float* weights);
 };
 
 const ChoiceKernels& choice_kernels();

@@ -5,6 +5,7 @@
 
 #include "skein/base/check.h"
 #include "skein/experts/apply.h"
+#include "skein/route/choice_scope.h"
 
 namespace skein {
 
@@ -32,7 +33,7 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     places.push_back(i);
   }
   if (slot_idxs.empty()) return apply_frozen(group, x);
-  const std::vector<Mixture> mixtures = router_->route_group(slot_idxs, x);
+  const std::vector<Mixture> mixtures = choose_mixtures(*router_, *bank_, slot_idxs, x, state);
   // Vectors first, on the base's own product; LoRAs add to it, from the unscaled input.
   const bool scaled = bank_->slot(slot_idxs[0]).shifts().defined() && bank_->slot(slot_idxs[0]).scales_input();
   SKEIN_CHECK(!scaled || group.parts.size() == 1);
@@ -44,7 +45,9 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     const BankSlot& slot = bank_->slot(slot_idxs[i]);
     at::Tensor& y = outputs[places[i]];
     if (slot.shifts().defined() && !slot.scales_input()) y = with_vectors(y, slot.shifts(), mixtures[i]);
-    if (with_gradient) {
+    if (router_->use().mixing == RouterUse::Mixing::kFactors) {
+      y = with_mixed_factors(slot, mixtures[i], x, y);
+    } else if (with_gradient) {
       y = with_mixture_dense(slot, mixtures[i], x, y);
     } else {
       apply_mixture(slot, mixtures[i], x, y);

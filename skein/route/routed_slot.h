@@ -12,6 +12,13 @@
 
 namespace skein {
 
+// What a caller says of one sequence: added to the scores of the experts at every slot, -inf for those it must not
+// take. (E), in expert order.
+struct RoutingHint : SequenceHint {
+  explicit RoutingHint(std::vector<float> bias) : bias(std::move(bias)) {}
+  std::vector<float> bias;
+};
+
 class RoutedSlots : public SlotFiller {
  public:
   RoutedSlots(std::shared_ptr<const ExpertBank> bank, std::shared_ptr<const Router> router);

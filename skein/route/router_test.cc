@@ -1,6 +1,7 @@
 #include "skein/route/router.h"
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <random>
@@ -289,7 +290,7 @@ TEST(PhatgooseRouter, AGroupIsRoutedAsItsSlots) {
   const Pool pool = random_pool(5);
   const auto router = make_router({}, pool.bank(), pool.gates, ComputeOptions{});
   const at::Tensor x = random_rows(10);
-  const std::vector<Mixture> group = router->route_group({0, 1}, x);
+  const std::vector<Mixture> group = router->route_group({0, 1}, x, {});
   for (int s = 0; s < 2; ++s) {
     EXPECT_TRUE(at::equal(group[s].ids, router->route(s, x).ids));
     EXPECT_LT(largest_difference(dense(group[s], 5), reference_weights(pool, {}, x, s)), kWeightTolerance);
@@ -350,6 +351,174 @@ TEST(PhatgooseRouter, TokensFollowTheGatesPlantedForTheirTask) {
   }
 }
 
+// The choice itself, word for word, from scores of all experts over the temperature: (E).
+std::vector<double> chosen_weights(const std::vector<double>& scores, const RouterOptions& options) {
+  std::vector<int> order(scores.size());
+  for (std::size_t e = 0; e < scores.size(); ++e) order[e] = static_cast<int>(e);
+  std::stable_sort(order.begin(), order.end(), [&](int left, int right) { return scores[left] > scores[right]; });
+  double all = 0;
+  for (const double score : scores) all += std::exp(score - scores[order[0]]);
+  std::vector<double> weights(scores.size(), 0.0);
+  double chosen = 0;
+  for (int i = 0; i < options.top_k && chosen < options.top_p; ++i) {
+    weights[order[i]] = std::exp(scores[order[i]] - scores[order[0]]) / all;
+    chosen += weights[order[i]];
+  }
+  for (double& weight : weights) weight /= options.softmax_over_chosen ? chosen : chosen + 1e-6;
+  return weights;
+}
+
+// |G_e x| / T with all directions of each gate, in f64: (N, E).
+at::Tensor magnitude_reference(const Pool& pool, const RouterOptions& options, const at::Tensor& x) {
+  std::vector<at::Tensor> rows;
+  for (std::int64_t n = 0; n < x.size(0); ++n) {
+    std::vector<double> scores;
+    for (const GateFile& gate : pool.gates) {
+      const GateTensors& module = gate.modules[0];
+      const at::Tensor g = at::tensor(module.directions).view({module.num_directions, kIn}).to(at::kDouble);
+      scores.push_back(g.mv(x[n].to(at::kDouble)).norm().item<double>() / options.temperature);
+    }
+    rows.push_back(at::tensor(chosen_weights(scores, options), at::kDouble));
+  }
+  return at::stack(rows);
+}
+
+Pool pool_with_directions(int num_experts, const std::function<int(int)>& directions_of) {
+  Pool pool = random_pool(num_experts);
+  std::mt19937_64 generator(12);
+  for (int e = 0; e < num_experts; ++e) {
+    for (GateTensors& module : pool.gates[e].modules) {
+      module.num_directions = directions_of(e);
+      module.directions = random_values(module.num_directions * kIn, 0.3, generator);
+    }
+  }
+  return pool;
+}
+
+TEST(MagnitudeRouters, EqualTheFormulaWhateverTheNumberOfDirections) {
+  const at::Tensor x = random_rows(11);
+  for (const int num_experts : {1, 3, 17, 40}) {
+    const Pool arrow = pool_with_directions(num_experts, [](int) { return 1; });
+    const Pool spectr = pool_with_directions(num_experts, [](int e) { return 1 + e % 5; });
+    for (const double temperature : {0.5, 1.0, 4.0}) {
+      for (const int k : {1, 2, 3}) {
+        if (k > num_experts) continue;
+        RouterOptions options = default_router("arrow");
+        EXPECT_TRUE(options.softmax_over_chosen);
+        options.top_k = k;
+        options.temperature = temperature;
+        // Scores up to 15, in f32 within 1e-6 of themselves, divided by the temperature.
+        const double tolerance = 2e-5 / temperature;
+        EXPECT_LT(
+            largest_difference(dense(route(arrow, options, x), num_experts), magnitude_reference(arrow, options, x)),
+            tolerance);
+        options.kind = "spectr";
+        EXPECT_LT(
+            largest_difference(dense(route(spectr, options, x), num_experts), magnitude_reference(spectr, options, x)),
+            tolerance);
+      }
+    }
+  }
+}
+
+TEST(MagnitudeRouters, LibtorchsOperationsAgreeAndASignChangesNothing) {
+  Pool pool = pool_with_directions(9, [](int e) { return 1 + e % 3; });
+  at::Tensor x = random_rows(20);
+  x[3][5] = std::numeric_limits<float>::quiet_NaN();
+  RouterOptions options = default_router("spectr");
+  options.top_k = 4;
+  const ExpertBank bank = pool.bank();
+  std::vector<bool> is_allowed(9, true);
+  is_allowed[2] = false;
+  const at::Tensor bias = at::randn({20, 9}, at::detail::createCPUGenerator(3), at::kFloat);
+  const GateRouter kernels(options, bank, pool.gates, is_allowed, ComputeOptions{});
+  const GateRouter libtorch(options, bank, pool.gates, is_allowed, ComputeOptions{}, /*by_libtorch=*/true);
+  const at::Tensor by_kernels = dense(kernels.route_group({1}, x, bias)[0], 9);
+  EXPECT_LT(largest_difference(by_kernels, dense(libtorch.route_group({1}, x, bias)[0], 9)), 2e-5);
+  EXPECT_EQ(by_kernels.select(1, 2).abs().max().item<double>(), 0);
+  EXPECT_EQ(by_kernels[3].abs().max().item<double>(), 0);
+  for (float& value : gate_of(pool, 4, 1)) value = -value;
+  const GateRouter turned(options, bank, pool.gates, is_allowed, ComputeOptions{});
+  EXPECT_TRUE(at::equal(dense(turned.route_group({1}, x, bias)[0], 9), by_kernels));
+}
+
+TEST(GateRouters, TopPKeepsTheFewestExpertsWithThatShare) {
+  const Pool pool = pool_with_directions(12, [](int) { return 1; });
+  const at::Tensor x = random_rows(40);
+  const ExpertBank bank = pool.bank();
+  for (const bool over_chosen : {false, true}) {
+    for (const double top_p : {0.05, 0.5, 0.9}) {
+      RouterOptions options = default_router("arrow");
+      options.softmax_over_chosen = over_chosen;
+      options.top_k = 12;
+      options.top_p = top_p;
+      options.temperature = 3;
+      const at::Tensor want = magnitude_reference(pool, options, x);
+      EXPECT_LT(largest_difference(dense(route(pool, options, x), 12), want), kWeightTolerance);
+      const GateRouter libtorch(options, bank, pool.gates, std::vector<bool>(12, true), ComputeOptions{}, true);
+      EXPECT_LT(largest_difference(dense(libtorch.route(0, x), 12), want), kWeightTolerance);
+    }
+  }
+}
+
+TEST(GateRouters, ABiasOfTheRowIsAddedToTheScoresOfItsExperts) {
+  // bf16 with many experts takes the coarse path, f32 the other.
+  for (const c10::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const Pool pool = random_pool(40);
+    const at::Tensor x = random_rows(30).to(dtype);
+    at::Tensor bias = at::randn({30, 40}, at::detail::createCPUGenerator(8), at::kFloat) * 3;
+    bias[0].fill_(-std::numeric_limits<float>::infinity());
+    bias[0][17] = 0;
+    const RouterOptions options{.top_k = 3, .temperature = 0.7};
+    const auto router = make_router(options, pool.bank(), pool.gates, ComputeOptions{.dtype = dtype});
+    const at::Tensor got = dense(router->route_group({0}, x, bias)[0], 40);
+    for (std::int64_t n = 0; n < 30; ++n) {
+      const at::Tensor u = at::layer_norm(x[n].to(at::kDouble), {kIn}, {}, {}, 1e-5);
+      std::vector<double> scores;
+      for (int e = 0; e < 40; ++e) {
+        const at::Tensor v =
+            at::layer_norm(at::tensor(pool.gates[e].modules[0].directions).to(at::kDouble), {kIn}, {}, {}, 1e-5);
+        scores.push_back((u.dot(v).item<double>() / std::sqrt(static_cast<double>(kIn)) + bias[n][e].item<double>()) /
+                         0.7);
+      }
+      const at::Tensor want = at::tensor(chosen_weights(scores, options), at::kDouble);
+      ASSERT_LT(largest_difference(got[n], want), 2 * kWeightTolerance) << n;
+    }
+    EXPECT_NEAR(got[0][17].item<double>(), 1, 2e-6);
+  }
+}
+
+TEST(Controls, ShuffledGatesAreTheSameGatesOfOtherExperts) {
+  const Pool pool = random_pool(6);
+  const at::Tensor x = random_rows(50);
+  RouterOptions options{.top_k = 6};
+  const at::Tensor own = dense(route(pool, options, x), 6);
+  options.gates = RouterOptions::Gates::kShuffled;
+  const at::Tensor shuffled = dense(route(pool, options, x), 6);
+  EXPECT_FALSE(at::allclose(own, shuffled));
+  // Every row holds the same weights, only of others.
+  EXPECT_LT(largest_difference(std::get<0>(own.sort(1)), std::get<0>(shuffled.sort(1))), 1e-6);
+  options.seed = 1;
+  EXPECT_FALSE(at::allclose(dense(route(pool, options, x), 6), shuffled));
+  options.gates = RouterOptions::Gates::kRandom;
+  const at::Tensor random = dense(route(pool, options, x), 6);
+  EXPECT_GT(largest_difference(std::get<0>(own.sort(1)), std::get<0>(random.sort(1))), 1e-3);
+  EXPECT_TRUE(at::equal(dense(route(pool, options, x), 6), random));
+}
+
+TEST(HintRouter, GivesTheWholeTextToTheExpertThatTheHintNames) {
+  const Pool pool = random_pool(4);
+  RouterOptions options = default_router("retrieval");
+  options.without = {"expert_3"};
+  const auto router = make_router(options, pool.bank(), {}, ComputeOptions{});
+  const float nothing = -std::numeric_limits<float>::infinity();
+  const at::Tensor bias = at::tensor({nothing, 0.0F, nothing, nothing, 0.0F, nothing, nothing, 0.0F}).view({2, 4});
+  const at::Tensor got = dense(router->route_group({0}, random_rows(2), bias)[0], 4);
+  EXPECT_TRUE(at::equal(got[0], at::tensor({0.0, 1.0, 0.0, 0.0}, at::kDouble)));
+  EXPECT_TRUE(at::equal(got[1], at::tensor({1.0, 0.0, 0.0, 0.0}, at::kDouble)));
+  EXPECT_THROW(router->route(0, random_rows(2)), Failure);
+}
+
 TEST(UniformRouter, DrawsEveryExpertEquallyAndDependsOnTheRowOnly) {
   const Pool pool = random_pool(5);
   const at::Tensor x = random_rows(4000);
@@ -393,6 +562,7 @@ TEST(MakeRouter, RefusesWhatMakesNoSense) {
   EXPECT_THAT(refusal({.top_k = 0}), HasSubstr("1 to 3"));
   EXPECT_THAT(refusal({.top_k = 4}), HasSubstr("top-k 4"));
   EXPECT_THAT(refusal({.temperature = 0}), HasSubstr("temperature"));
+  EXPECT_THAT(refusal({.top_p = 0}), HasSubstr("top-p"));
   EXPECT_THAT(refusal({.only = {"expert_9"}}), HasSubstr("expert_9"));
   EXPECT_THAT(refusal({.without = {"expert_0", "expert_1", "expert_2"}}), HasSubstr("switched off"));
   EXPECT_THAT(refusal({.kind = "single", .expert = ""}), HasSubstr("expert_0, expert_1, expert_2"));
@@ -403,6 +573,7 @@ TEST(MakeRouter, RefusesWhatMakesNoSense) {
   EXPECT_THAT(refusal({}), ::testing::AllOf(HasSubstr("expert_1"), HasSubstr("m.k_proj")));
   pool.gates.clear();
   EXPECT_THAT(refusal({}), HasSubstr("no phatgoose gate"));
+  EXPECT_THAT(refusal({.kind = "arrow"}), HasSubstr("no arrow gate"));
 }
 
 }  // namespace

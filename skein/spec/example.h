@@ -26,7 +26,8 @@ struct Example {
   std::string id;                       // as given, or "FILE:LINE"
   std::string template_name;
   std::string task;    // as given, or the file's name without .jsonl(.gz)
-  std::string metric;  // "rank_accuracy", "exact_match", or empty: by choices
+  std::string metric;  // how it is scored (docs/formats/data.md); empty: by choices
+  std::optional<std::string> separator;  // between input and target, where the file's format says so
 };
 
 // All examples of .jsonl and .jsonl.gz files, in order. A bad line (no target, target not among choices, wrong kinds)

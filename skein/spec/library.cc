@@ -68,6 +68,7 @@ Result<LibraryEntry> entry_from_json(const Json& json, const std::string& path) 
 std::vector<std::string> expert_files(Env& env, const std::string& folder) {
   std::vector<std::string> files = {"adapter_config.json", "adapter_model.safetensors"};
   if (env.exists(join_path(folder, "card.json"))) files.push_back("card.json");
+  if (env.exists(join_path(folder, "texts.safetensors"))) files.push_back("texts.safetensors");
   for (const std::string& kind : gate_kinds(env, folder)) files.push_back(concat("gates/", kind, ".safetensors"));
   return files;
 }

@@ -1,5 +1,7 @@
 #include "skein/nn/t5/block.h"
 
+#include <utility>
+
 #include <ATen/ATen.h>
 
 #include "skein/base/check.h"
@@ -57,20 +59,24 @@ T5CrossAttention::T5CrossAttention(WeightReader& weights, const BackboneConfig& 
       output_(weights.next_linears(1)) {}
 
 at::Tensor T5CrossAttention::forward(const at::Tensor& x, const at::Tensor& source,
-                                     const std::vector<Segment>& source_segments, const std::vector<Segment>& segments,
+                                     const std::shared_ptr<const std::vector<Segment>>& source_segments,
+                                     const std::vector<Segment>& segments,
                                      const std::shared_ptr<const AttentionPlan>& plan, ForwardState& state) const {
   const at::Tensor q = heads(apply_slots(q_, norm_(x), state)[0], config_);
   at::Tensor k = q, v = q;  // not read where all keys are in caches
   const bool all_held = std::all_of(segments.begin(), segments.end(),
                                     [&](const Segment& segment) { return holds_source(segment, layer_); });
   if (!all_held) {
-    SKEIN_CHECK(source.defined());
+    SKEIN_CHECK(source.defined() && source_segments != nullptr);
+    // These slots read the source's rows.
+    const auto decoder_segments = std::exchange(state.segments, source_segments);
     const std::vector<at::Tensor> kv = apply_slots(kv_, source, state);
+    state.segments = decoder_segments;
     k = heads(kv[0], config_);  // (S_total, H, Dh)
     v = heads(kv[1], config_);
     for (const Segment& segment : segments) {
       if (segment.cache == nullptr || holds_source(segment, layer_)) continue;
-      const Segment& read = source_segments.at(segment.source);
+      const Segment& read = source_segments->at(segment.source);
       segment.cache->cross.resize(config_.num_decoder_layers);
       segment.cache->cross[layer_] = {k.narrow(0, read.begin, read.length), v.narrow(0, read.begin, read.length)};
     }

@@ -43,7 +43,8 @@ class T5CrossAttention {
  public:
   T5CrossAttention(WeightReader& weights, const BackboneConfig& config, int layer);
   // source (S_total, D), undefined where every segment's cache holds its source's keys and values.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& source, const std::vector<Segment>& source_segments,
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& source,
+                     const std::shared_ptr<const std::vector<Segment>>& source_segments,
                      const std::vector<Segment>& segments, const std::shared_ptr<const AttentionPlan>& plan,
                      ForwardState& state) const;
 
@@ -69,7 +70,8 @@ class T5EncoderBlock {
 // What the decoder's layers share in a pass. Borrowed parts live until the backward pass, if there is one.
 struct T5DecoderPass {
   std::shared_ptr<const AttentionPlan> self_plan, cross_plan;
-  std::vector<Segment> segments, source_segments;
+  std::vector<Segment> segments;
+  std::shared_ptr<const std::vector<Segment>> source_segments;  // null without a source
 };
 
 class T5DecoderBlock {

@@ -20,6 +20,7 @@ T5::T5(WeightReader& weights, const BackboneConfig& config, const ComputeOptions
 }
 
 EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
+  set_segments(state, source.segments);
   const PlanOptions options = plan_options(embedding_, false, 0);
   const auto plan = plan_self_attention(source.segments, options, &*encoder_bias_);
   at::Tensor x = at::embedding(embedding_, source.ids);  // (S_total, D)
@@ -34,11 +35,12 @@ EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
 }
 
 at::Tensor T5::forward(const PackedBatch& batch, const EncodedSource* source, ForwardState& state) const {
+  set_segments(state, batch.segments);
   T5DecoderPass pass{.segments = batch.segments};
-  if (source != nullptr) pass.source_segments = source->segments;
+  if (source != nullptr) pass.source_segments = std::make_shared<const std::vector<Segment>>(source->segments);
   const PlanOptions options = plan_options(embedding_, true, 0);
   pass.self_plan = plan_self_attention(batch.segments, options, &*decoder_bias_);
-  pass.cross_plan = plan_cross_attention(batch.segments, pass.source_segments);
+  pass.cross_plan = plan_cross_attention(batch.segments, source == nullptr ? std::vector<Segment>() : source->segments);
   const at::Tensor hidden = source != nullptr ? source->hidden : at::Tensor();
   at::Tensor x = at::embedding(embedding_, batch.ids);  // (N, D)
   state.source_rows = source != nullptr ? source->rows : SequenceRows{};
