@@ -34,6 +34,9 @@ void add_trace_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "trace", "Which expert each token chose");
 }
 void add_eval_verb(CLI::App& program, Job& job) { add_missing(program, job, "eval", "Accuracy on tasks"); }
+void add_compare_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "compare", "Methods side by side on tasks");
+}
 void add_extract_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "extract", "A full fine-tune as an expert");
 }
