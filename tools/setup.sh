@@ -2,7 +2,7 @@
 # Sets a Debian 12 machine up to build, try and test Skein. Does only what is missing; run it again at will.
 #
 # usage: tools/setup.sh [demo|test]
-#   demo   Debian packages, .venv with libtorch, SmolLM2 in models/            (the default)
+#   demo   Debian packages, .venv with libtorch, ECharts in .web/, SmolLM2 in models/   (the default)
 #   test   the same, and the two further models that tests run on
 #
 # SKEIN_TORCH=DIR  use this libtorch, Python torch folder or virtual environment instead of installing torch
@@ -67,5 +67,6 @@ install_torch() {
 install_packages
 make_venv
 install_torch
+tools/fetch_echarts.sh || say "going on without the plotting library: reports of skein compare will have tables only"
 if [[ $purpose == test ]]; then tools/fetch_models.sh all; else tools/fetch_models.sh; fi
 say "done"

@@ -30,7 +30,7 @@ struct GenerateFlags {
 void write_trace(const GenerateFlags& flags, const LoadedModel& model, const std::vector<TokenId>& prompt,
                  const Decoded& decoded, const std::string& router) {
   std::string lines;
-  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router)))
+  for (const Json& line : trace_lines(trace_tokens(model, prompt, decoded.tokens, router, flags.decode.hints.front())))
     lines += json_line(line) + "\n";
   or_throw(write_text_atomically(real_env(), flags.trace, lines));
   log_info(concat("wrote ", flags.trace, "; skein trace --html draws it"));
@@ -46,6 +46,7 @@ int generate(GenerateFlags& flags) {
   const LoadedModel model = load_model(real_env(), options);
   const std::vector<TokenId> prompt = prompt_tokens(flags.prompt, model);
   flags.decode.seed = flags.common.seed;
+  flags.decode.hints = {prompt_hint(flags.prompt, model)};
 
   ForwardState state = model.new_state();
   const auto started = Clock::now();

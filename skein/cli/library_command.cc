@@ -274,6 +274,17 @@ void add_library_verb(CLI::App& program, Job& job) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->needs(capture);
+  check_command
+      .add_option("--size-factor", options->capture_options.size_factor,
+                  "With --capture: an update or gates longer than FACTOR times the pool's median are too much")
+      ->type_name("FACTOR")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->needs(capture);
+  check_command.add_option("--router", options->capture_options.router, "With --capture: the router to follow")
+      ->type_name("ROUTER")
+      ->capture_default_str()
+      ->needs(capture);
   check_command.add_option("--base", options->base, base_help)->type_name("BASE");
   add_common_options(check_command, options->common);
 }

@@ -42,12 +42,15 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       ->excludes(adapter)
       ->excludes(library);
   const auto routed = [&](CLI::Option* option) { option->group(group)->needs(library); };
-  routed(command
-             .add_option("--router", flags.router,
-                         "phatgoose (trained gates), uniform (K experts at random), single "
-                         "(--expert) or merged (mean of all experts' products)")
+  std::string kinds;
+  std::vector<std::string> names;
+  for (const RouterKind& kind : router_kinds()) {
+    kinds += concat(kinds.empty() ? "" : ", ", kind.name, " (", kind.help, ")");
+    names.emplace_back(kind.name);
+  }
+  routed(command.add_option("--router", flags.router, kinds)
              ->type_name("ROUTER")
-             ->check(CLI::IsMember({"phatgoose", "uniform", "single", "merged"}))
+             ->check(CLI::IsMember(names))
              ->capture_default_str());
   routed(command.add_option("--top-k", flags.top_k, "Experts per token and module")
              ->type_name("K")
@@ -59,13 +62,50 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
              ->type_name("T")
              ->check(CLI::PositiveNumber)
              ->capture_default_str());
+  const auto one_of = [&](const std::string& name, std::string& value, const std::string& help, const std::string& type,
+                          const std::vector<std::string>& words) {
+    routed(command.add_option(name, value, help)->type_name(type)->check(CLI::IsMember(words))->capture_default_str());
+  };
   routed(command
-             .add_option("--router-softmax", flags.router_softmax,
-                         "Softmax over all experts, then shared out among the chosen "
-                         "(all: the released code), or over the chosen (chosen: the paper)")
-             ->type_name("SET")
-             ->check(CLI::IsMember({"all", "chosen"}))
+             .add_option("--router-top-p", flags.router_top_p,
+                         "Of the top K only the fewest experts that hold this share of the probability")
+             ->type_name("P")
+             ->check(CLI::Range(0.0, 1.0))
              ->capture_default_str());
+  one_of("--router-softmax", flags.router_softmax,
+         "Softmax over all experts, then shared out among the chosen (all: phatgoose's code), or over the chosen "
+         "(chosen: its paper; PEFT's Arrow); own: as the router's authors have it",
+         "SET", {"own", "all", "chosen"});
+  one_of(
+      "--choice-by", flags.choice_by,
+      "Who decides: each token, or the mean input of each prompt (sequence); own: smear by sequence, others by token",
+      "WHO", {"own", "token", "sequence"});
+  one_of("--choice-for", flags.choice_for,
+         "For which modules: each its own choice (module), or one for those that read one input, for a layer, for the "
+         "model",
+         "WHAT", {"module", "input", "layer", "model"});
+  one_of("--mix", flags.mix,
+         "Mix the experts' outputs, or A and B apart before they are multiplied (factors); own: smear and "
+         "merged-factors by factors",
+         "WHAT", {"own", "outputs", "factors"});
+  one_of("--gates", flags.gates,
+         "Controls: exchange the experts' gates in each module, or draw them at random (--seed)", "GATES",
+         {"own", "shuffled", "random"});
+  routed(command
+             .add_option("--sentence-encoder", flags.sentence_encoder,
+                         "retrieval, task-description: a sentence encoder's folder (all-MiniLM-L6-v2)")
+             ->type_name("DIR")
+             ->capture_default_str());
+  routed(command
+             .add_option("--description-weight", flags.description_weight,
+                         "task-description: of the likeness to each expert's description, beside the gates' scores")
+             ->type_name("WEIGHT")
+             ->capture_default_str());
+  routed(command
+             .add_option("--general", flags.general,
+                         "Subtract the mean of these experts from the others and route among those (GenKnowSub)")
+             ->type_name("NAME")
+             ->delimiter(','));
   routed(command.add_option("--gate-norm", flags.gate_norm, "How gates are normalised: layer, l2 or none")
              ->type_name("NORM")
              ->check(CLI::IsMember({"layer", "l2", "none"}))
@@ -87,24 +127,43 @@ ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common)
   options.adapter = flags.adapter;
   options.library = flags.library;
   options.mixture = flags.mixture;
+  options.sentence_encoder = flags.sentence_encoder;
   options.allow_other_base = flags.allow_other_base;
   options.compute = or_throw(compute_options(flags.device, flags.dtype));
-  RouterOptions& router = options.router;
-  router.kind = flags.router;
+  options.router = router_options(flags, common.seed);
+  return options;
+}
+
+RouterOptions router_options(const ModelFlags& flags, std::uint64_t seed) {
+  RouterOptions router = default_router(flags.router);
   router.top_k = flags.top_k;
+  router.top_p = flags.router_top_p;
   router.temperature = flags.router_temperature;
-  router.softmax_over_chosen = flags.router_softmax == "chosen";
+  if (flags.router_softmax != "own") router.softmax_over_chosen = flags.router_softmax == "chosen";
+  using Scope = RouterUse::Scope;
+  using Sharing = RouterUse::Sharing;
+  using Mixing = RouterUse::Mixing;
+  using Gates = RouterOptions::Gates;
+  if (flags.choice_by != "own") router.use.scope = flags.choice_by == "token" ? Scope::kToken : Scope::kSequence;
+  router.use.sharing = flags.choice_for == "module"  ? Sharing::kModule
+                       : flags.choice_for == "input" ? Sharing::kInput
+                       : flags.choice_for == "layer" ? Sharing::kLayer
+                                                     : Sharing::kModel;
+  if (flags.mix != "own") router.use.mixing = flags.mix == "outputs" ? Mixing::kOutputs : Mixing::kFactors;
+  router.gates = flags.gates == "own" ? Gates::kOwn : flags.gates == "shuffled" ? Gates::kShuffled : Gates::kRandom;
+  router.general = flags.general;
+  router.description_weight = flags.description_weight;
   using enum RouterOptions::GateNorm;
   router.gate_norm = flags.gate_norm == "layer" ? kLayerNorm : flags.gate_norm == "l2" ? kL2 : kNone;
   router.bf16_scores = flags.bf16_scores;
-  router.seed = common.seed;
+  router.seed = seed;
   router.expert = flags.expert;
   router.only = flags.only;
   router.without = flags.without;
   if (router.kind == "single" && router.expert.empty()) {
     throw Failure({"--router single needs --expert NAME", ErrorKind::kUsage});
   }
-  return options;
+  return router;
 }
 
 std::string expert_words(const ModelOptions& options) {
@@ -113,8 +172,25 @@ std::string expert_words(const ModelOptions& options) {
 
 std::string router_words(const RouterOptions& router) {
   if (router.kind == "single") return concat("single expert ", router.expert);
-  if (router.kind == "merged" || router.kind == "uniform") return router.kind;
-  return concat(router.kind, ", top ", router.top_k);
+  std::string words = router.kind;
+  const bool takes_all = router.kind == "smear" || router.kind == "merged" || router.kind == "merged-factors";
+  if (!takes_all) words += concat(", top ", router.top_k);
+  if (router.top_p < 1) words += concat(", top-p ", router.top_p);
+  if (router.temperature != 1) words += concat(", temperature ", router.temperature);
+  const RouterUse own = default_router(router.kind).use;
+  if (router.use.scope != own.scope) {
+    words += router.use.scope == RouterUse::Scope::kSequence ? ", by sequence" : ", by token";
+  }
+  if (router.use.sharing == RouterUse::Sharing::kInput) words += ", one choice per input";
+  if (router.use.sharing == RouterUse::Sharing::kLayer) words += ", one choice per layer";
+  if (router.use.sharing == RouterUse::Sharing::kModel) words += ", one choice for the model";
+  if (router.use.mixing != own.mixing) {
+    words += router.use.mixing == RouterUse::Mixing::kFactors ? ", factors mixed" : ", outputs mixed";
+  }
+  if (router.gates == RouterOptions::Gates::kShuffled) words += ", gates shuffled";
+  if (router.gates == RouterOptions::Gates::kRandom) words += ", gates random";
+  if (!router.general.empty()) words += concat(", less ", router.general.size(), " general");
+  return words;
 }
 
 }  // namespace skein

@@ -17,7 +17,15 @@ struct ModelFlags {
   std::string router = "phatgoose";
   int top_k = 2;
   double router_temperature = 1;
-  std::string router_softmax = "all";
+  double router_top_p = 1;
+  std::string router_softmax = "own";
+  std::string choice_by = "own";
+  std::string choice_for = "module";
+  std::string mix = "own";
+  std::string gates = "own";
+  std::vector<std::string> general;
+  std::string sentence_encoder = "models/minilm";
+  double description_weight = 1;
   std::string gate_norm = "layer";
   bool bf16_scores = false;
   std::string expert;
@@ -32,6 +40,8 @@ void add_base_flags(CLI::App& command, ModelFlags& flags);
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 // Threads of libtorch too: call instead of apply_common_options. Throws Failure (kUsage) on a device that is not there.
 ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common);
+// What the router's switches mean. Throws Failure (kUsage).
+RouterOptions router_options(const ModelFlags& flags, std::uint64_t seed);
 // "phatgoose, top 2", "single expert trec": for titles and results.
 std::string router_words(const RouterOptions& router);
 // The same of whatever stands in the slots: "mixture mov", or the router's words.

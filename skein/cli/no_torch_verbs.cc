@@ -34,8 +34,17 @@ void add_trace_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "trace", "Which expert each token chose");
 }
 void add_eval_verb(CLI::App& program, Job& job) { add_missing(program, job, "eval", "Accuracy on tasks"); }
+void add_compare_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "compare", "Methods side by side on tasks");
+}
 void add_extract_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "extract", "A full fine-tune as an expert");
+}
+void add_gates_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "gates", "Gates for experts that came without");
+}
+void add_distill_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "distill", "A routed pool as one adapter");
 }
 
 std::string torch_facts() { return "without torch"; }

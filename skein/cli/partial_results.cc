@@ -67,6 +67,13 @@ const Json* PartialResults::summary_of(const std::string& task) const {
   return nullptr;
 }
 
+const std::vector<Json>* PartialResults::lines_of(const std::string& task) const {
+  for (const DoneTask& done : done_) {
+    if (done.task == task) return &done.lines;
+  }
+  return nullptr;
+}
+
 Status PartialResults::add_task(const std::string& task, std::vector<Json> lines, const Json& summary) {
   const std::string text = text_of(lines) + done_line(task, summary);
   SKEIN_ASSIGN(auto file, env_.open_for_append(partial_path()));

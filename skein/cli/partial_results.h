@@ -23,6 +23,8 @@ class PartialResults {
 
   // The summary of a task that is done already; null if it is not.
   const Json* summary_of(const std::string& task) const;
+  // Its result lines; null if it is not done.
+  const std::vector<Json>* lines_of(const std::string& task) const;
   // Synced before it returns.
   Status add_task(const std::string& task, std::vector<Json> lines, const Json& summary);
   // Writes FILE with all result lines and removes FILE.partial.

@@ -18,8 +18,12 @@ void add_prompt_input(CLI::App& command, PromptFlags& flags) {
   add_prompt_form_flags(command, flags.form);
 }
 
+std::shared_ptr<const SequenceHint> prompt_hint(const PromptFlags& flags, const LoadedModel& model) {
+  return model.hint_of(Example{.input = flags.prompt});
+}
+
 std::vector<TokenId> prompt_tokens(PromptFlags& flags, const LoadedModel& model) {
-  std::string text = flags.prompt;
+  std::string& text = flags.prompt;
   if (flags.prompt_file == "-") {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
   } else if (!flags.prompt_file.empty()) {

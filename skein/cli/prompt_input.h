@@ -17,6 +17,8 @@ struct PromptFlags {
 };
 
 void add_prompt_input(CLI::App& command, PromptFlags& flags);
+// What the router is told of the prompt (LoadedModel::hint_of). After prompt_tokens, which reads a file into `prompt`.
+std::shared_ptr<const SequenceHint> prompt_hint(const PromptFlags& flags, const LoadedModel& model);
 // Never cut. Throws Failure: no prompt, or an empty one.
 std::vector<TokenId> prompt_tokens(PromptFlags& flags, const LoadedModel& model);
 

@@ -30,7 +30,8 @@ void add_tokens(Trace& trace, const Tokenizer& tokenizer, const std::vector<Toke
 
 // Runs the tokens and returns the record.
 std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::vector<TokenId>& source,
-                                           const std::vector<TokenId>& stream, std::size_t input_length) {
+                                           const std::vector<TokenId>& stream, std::size_t answer_begin,
+                                           const std::shared_ptr<const SequenceHint>& hint) {
   const Backbone& backbone = *model.backbone;
   ForwardState state = model.new_state();
   auto record = std::make_shared<RoutingRecord>(static_cast<int>(backbone.slots().size()),
@@ -38,12 +39,15 @@ std::shared_ptr<RoutingRecord> record_pass(const LoadedModel& model, const std::
   state.memory = record;
   const c10::Device device = backbone.compute().device;
   EncodedSource encoded;
-  if (!source.empty()) encoded = backbone.encode(pack({{.tokens = source}}, device), state);
-  backbone.forward(pack({{.tokens = stream,
-                          .source = source.empty() ? -1 : 0,
-                          .input_length = static_cast<std::int64_t>(input_length)}},
-                        device),
-                   source.empty() ? nullptr : &encoded, state);
+  if (!source.empty()) encoded = backbone.encode(pack({{.tokens = source, .hint = hint}}, device), state);
+  // The answer follows as a branch, so that what the prompt decides for a sequence is decided without it.
+  SequenceInput sequence{.tokens = {stream.begin(), stream.begin() + static_cast<std::ptrdiff_t>(answer_begin)},
+                         .source = source.empty() ? -1 : 0,
+                         .hint = hint};
+  if (answer_begin < stream.size() && answer_begin > 0) {
+    sequence.branches.emplace_back(stream.begin() + static_cast<std::ptrdiff_t>(answer_begin), stream.end());
+  }
+  backbone.forward(pack({sequence}, device), source.empty() ? nullptr : &encoded, state);
   return record;
 }
 
@@ -70,7 +74,7 @@ void fill_slot(Trace& trace, std::size_t slot, std::size_t first_token, const st
 }  // namespace
 
 Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt, const std::vector<TokenId>& answer,
-                   const std::string& router) {
+                   const std::string& router, const std::shared_ptr<const SequenceHint>& hint) {
   if (model.expert_names.empty() || model.filler == nullptr) {
     throw Failure({"there is nothing to trace without experts; give --library or --mixture", ErrorKind::kUsage});
   }
@@ -90,7 +94,7 @@ Trace trace_tokens(const LoadedModel& model, const std::vector<TokenId>& prompt,
   add_tokens(trace, *model.tokenizer, source, 0, true);
   add_tokens(trace, *model.tokenizer, stream, answer_begin, false);
 
-  const auto record = record_pass(model, source, stream, answer_begin);
+  const auto record = record_pass(model, source, stream, answer_begin, hint);
   std::vector<int> slot_idxs;
   for (std::size_t s = 0; s < record->mixtures.size(); ++s) {
     if (record->mixtures[s].empty()) continue;

@@ -25,7 +25,7 @@ at::Tensor row_weights(const RoutingRecord& record, std::int64_t num_rows) {
 PackedBatch pack_examples(const LoadedModel& model, const std::vector<EncodedExample>& examples) {
   std::vector<SequenceInput> sequences;
   for (const EncodedExample& example : examples) {
-    SequenceInput sequence{.tokens = example.input};
+    SequenceInput sequence{.tokens = example.input, .hint = example.hint};
     if (!model.base.config.is_encoder_decoder()) {
       sequence.input_length = static_cast<std::int64_t>(example.input.size());
       sequence.tokens.insert(sequence.tokens.end(), example.target.begin(), example.target.end());
@@ -71,6 +71,7 @@ std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::v
   for (std::size_t i = 0; i < examples.size(); ++i) {
     if (interrupted()) throw Failure({"interrupted while the routing was followed", ErrorKind::kInterrupted});
     encoded.push_back(encode_example(examples[i], *model.tokenizer, model.base.config, options));
+    encoded.back().hint = model.hint_of(examples[i]);
     num_tokens += static_cast<std::int64_t>(encoded.back().input.size() + encoded.back().target.size());
     if (num_tokens < max_batch_tokens && i + 1 < examples.size()) continue;
     add_batch(model, encoded, out, i + 1 - encoded.size());

@@ -26,6 +26,15 @@ struct TraceFlags {
   bool overwrite = false;
 };
 
+// Those that need nothing more to be said.
+std::vector<std::string> second_routers() {
+  std::vector<std::string> names;
+  for (const RouterKind& kind : router_kinds()) {
+    if (!kind.needs_hints && kind.name != std::string("single")) names.emplace_back(kind.name);
+  }
+  return names;
+}
+
 void write_output(const std::string& path, const std::string& text) {
   if (path.empty()) return;
   or_throw(write_text_atomically(real_env(), path, text));
@@ -41,14 +50,19 @@ int trace(TraceFlags& flags) {
   std::vector<TokenId> answer;
   if (flags.max_new_tokens > 0) {
     ForwardState state = model.new_state();
-    answer = decode(*model.backbone, *model.tokenizer, prompt, {.max_new_tokens = flags.max_new_tokens}, state).tokens;
+    answer = decode(*model.backbone, *model.tokenizer, prompt,
+                    {.max_new_tokens = flags.max_new_tokens, .hints = {prompt_hint(flags.prompt, model)}}, state)
+                 .tokens;
   }
-  std::vector<Trace> traces = {trace_tokens(model, prompt, answer, expert_words(options))};
+  std::vector<Trace> traces = {
+      trace_tokens(model, prompt, answer, expert_words(options), prompt_hint(flags.prompt, model))};
   if (!flags.against.empty()) {
-    options.router.kind = flags.against;
-    options.router.top_k = flags.against_top_k;
+    options.router = default_router(flags.against);
+    options.router.top_k = std::min(flags.against_top_k, model.bank->num_experts());
+    options.router.seed = flags.common.seed;
     change_experts(real_env(), model, options);
-    traces.push_back(trace_tokens(model, prompt, answer, router_words(options.router)));
+    traces.push_back(
+        trace_tokens(model, prompt, answer, router_words(options.router), prompt_hint(flags.prompt, model)));
   }
 
   std::string lines;
@@ -75,11 +89,11 @@ void add_trace_verb(CLI::App& program, Job& job) {
       ->capture_default_str();
   verb.add_option("--out", flags->out, "Write the trace as JSON lines")->type_name("FILE");
   CLI::Option* html = verb.add_option("--html", flags->html, "Write a page with heat maps")->type_name("FILE");
-  CLI::Option* against = verb.add_option("--against", flags->against,
-                                         "Show a second router beside the first: phatgoose, uniform or merged")
-                             ->type_name("ROUTER")
-                             ->check(CLI::IsMember({"phatgoose", "uniform", "merged"}))
-                             ->needs(html);
+  CLI::Option* against =
+      verb.add_option("--against", flags->against, "Show a second router beside the first, as its authors have it")
+          ->type_name("ROUTER")
+          ->check(CLI::IsMember(second_routers()))
+          ->needs(html);
   verb.add_option("--against-top-k", flags->against_top_k, "Experts per token and module of the second router")
       ->type_name("K")
       ->check(CLI::PositiveNumber)

@@ -29,6 +29,9 @@ void add_logits_verb(CLI::App& program, Job& job);
 void add_train_verb(CLI::App& program, Job& job);
 void add_trace_verb(CLI::App& program, Job& job);
 void add_eval_verb(CLI::App& program, Job& job);
+void add_compare_verb(CLI::App& program, Job& job);
 void add_extract_verb(CLI::App& program, Job& job);
+void add_gates_verb(CLI::App& program, Job& job);
+void add_distill_verb(CLI::App& program, Job& job);
 
 }  // namespace skein

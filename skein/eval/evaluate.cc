@@ -103,6 +103,7 @@ class TaskRun {
           {concat("interrupted in task ", result_.task, "; finished tasks are kept"), ErrorKind::kInterrupted});
     const Example& example = *examples_[i];
     EncodedExample encoded = encode_example(example, *model_.tokenizer, model_.base.config, prompt_);
+    encoded.hint = model_.hint_of(example);
     num_cut_ += encoded.input_was_cut ? 1 : 0;
     rows_ += static_cast<std::int64_t>(encoded.input.size());
     if (is_ranked(example)) {
@@ -112,6 +113,7 @@ class TaskRun {
     } else {
       rows_ += options_.max_new_tokens;
       matched_.push_back(i);
+      if (encoded.hint != nullptr) hints_.push_back(encoded.hint);
       to_match_.push_back(std::move(encoded.input));
     }
   }
@@ -125,8 +127,9 @@ class TaskRun {
     }
     if (!matched_.empty()) {
       ForwardState state = model_.new_state();
-      const auto texts = decode_batch(*model_.backbone, *model_.tokenizer, to_match_,
-                                      {.max_new_tokens = options_.max_new_tokens, .stop = options_.stop}, state);
+      const auto texts =
+          decode_batch(*model_.backbone, *model_.tokenizer, to_match_,
+                       {.max_new_tokens = options_.max_new_tokens, .stop = options_.stop, .hints = hints_}, state);
       for (std::size_t j = 0; j < matched_.size(); ++j)
         match(*examples_[matched_[j]], metrics_[matched_[j]], texts[j].text, result_.examples[matched_[j]]);
     }
@@ -136,6 +139,7 @@ class TaskRun {
     matched_.clear();
     to_rank_.clear();
     to_match_.clear();
+    hints_.clear();
     rows_ = 0;
   }
 
@@ -207,6 +211,7 @@ class TaskRun {
   std::vector<std::size_t> ranked_, matched_;            // places of the examples that wait
   std::vector<EncodedExample> to_rank_;
   std::vector<std::vector<TokenId>> to_match_;
+  std::vector<std::shared_ptr<const SequenceHint>> hints_;  // of to_match_, where the router needs some
   std::int64_t rows_ = 0, num_done_ = 0, num_cut_ = 0;
 };
 

@@ -106,7 +106,7 @@ TEST(Evaluate, GivesTheSameForAnyBatch) {
     for (std::size_t t = 0; t < 2; ++t) {
       for (std::size_t i = 0; i < whole[t].examples.size(); ++i) {
         for (std::size_t c = 0; c < whole[t].examples[i].choice_scores.size(); ++c) {
-          EXPECT_NEAR(whole[t].examples[i].choice_scores[c], single[t].examples[i].choice_scores[c], 1e-4);
+          EXPECT_EQ(whole[t].examples[i].choice_scores[c], single[t].examples[i].choice_scores[c]);
         }
       }
     }

@@ -150,7 +150,8 @@ std::string flag_of(std::string key) {
 
 // The options whose values are paths.
 bool is_path_option(const std::string& flag) {
-  return flag == "--base" || flag == "--library" || flag == "--adapter" || flag == "--mixture";
+  return flag == "--base" || flag == "--library" || flag == "--adapter" || flag == "--mixture" ||
+         flag == "--sentence-encoder";
 }
 
 // An option's words. Lists are joined by commas, as the command line takes them.

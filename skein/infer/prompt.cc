@@ -142,10 +142,10 @@ EncodedExample encode_example(const Example& example, const Tokenizer& tokenizer
   const TokenId end = end_token(tokenizer, config, options.chat);
   const bool joined = options.joined && !options.chat && !config.is_encoder_decoder();
   std::string text = concat(example.input, options.separator);
-  std::string moved;  // spaces from the prompt's end
+  std::string moved;  // white space from the prompt's end
   Prompt prompt;
   if (joined) {
-    const std::size_t kept = text.find_last_not_of(' ');
+    const std::size_t kept = text.find_last_not_of(" \t\n\v\f\r\x1c\x1d\x1e\x1f");  // str.rstrip(), of ASCII
     moved = text.substr(kept == std::string::npos ? 0 : kept + 1);
     text.resize(text.size() - moved.size());
     prompt.ids = encode_framed(text, tokenizer, config);

@@ -88,11 +88,10 @@ TEST_F(Prompts, CutTargetsBeforeTheirEnd) {
 
 TEST_F(Prompts, TokeniseJoinedAsLmEvalDoes) {
   const EncodedExample encoded = encode_example(example, *tokenizer, decoder, {.joined = true});
-  EXPECT_THAT(encoded.input, ElementsAre(byte('x'), byte('y'), byte('\n')));
-  // "xy\nA" is x, y, "\nA": three tokens, all within the prompt's three, so the choice has none of its own.
-  EXPECT_THAT(encoded.choices[0], ElementsAre(kEnd));
-  EXPECT_THAT(encoded.choices[1], ElementsAre(byte('b'), byte('a'), kEnd));
-  // Spaces at the prompt's end go to the choice.
+  // White space at the prompt's end goes to the choice, where it may join the first token.
+  EXPECT_THAT(encoded.input, ElementsAre(byte('x'), byte('y')));
+  EXPECT_THAT(encoded.choices[0], ElementsAre(260, kEnd));  // "\nA"
+  EXPECT_THAT(encoded.choices[1], ElementsAre(byte('\n'), byte('b'), byte('a'), kEnd));
   example = {.input = "x", .target = "b"};
   const EncodedExample spaced = encode_example(example, *tokenizer, decoder, {.separator = " ", .joined = true});
   EXPECT_THAT(spaced.input, ElementsAre(byte('x')));

@@ -136,7 +136,7 @@ TEST(Trace, EveryModuleNamesTwoExpertsWhoseWeightsAddUpToOne) {
     }
   }
   EXPECT_THAT(read_file(pool.folder / "trace.html"),
-              testing::AllOf(HasSubstr("\"experts\":[\"first\",\"second\"]"), HasSubstr("\"uniform\"")));
+              testing::AllOf(HasSubstr("\"experts\":[\"first\",\"second\"]"), HasSubstr("\"uniform, top 2\"")));
   EXPECT_EQ(run_skein(with({"trace", "--base", pool.base, "--prompt", "ab"}, kPlain)).code, 2)
       << "no experts, nothing to trace";
 }
