@@ -156,11 +156,11 @@ class Decoding {
       if (generations[i].done()) continue;
       active.push_back(&generations[i]);
       hints.push_back(options_.hints.empty() ? nullptr : options_.hints.at(i));
-      SequenceInput input{prompts[i], {}, generations[i].cache(), -1, hints.back()};
+      SequenceInput input{.tokens = prompts[i], .cache = generations[i].cache(), .hint = hints.back()};
       if (config.is_encoder_decoder()) {
         input.source = static_cast<std::int64_t>(sources.size());
         input.tokens = {static_cast<TokenId>(config.decoder_start_token)};
-        sources.push_back({prompts[i], {}, nullptr, -1, hints.back()});
+        sources.push_back({.tokens = prompts[i], .hint = hints.back()});
       }
       inputs.push_back(std::move(input));
     }
@@ -173,7 +173,7 @@ class Decoding {
       inputs.clear();
       for (std::size_t i = 0, left = 0; i < active.size(); ++i) {
         if (active[i]->done()) continue;
-        inputs.push_back({{active[i]->tokens().back()}, {}, active[i]->cache(), -1, hints[i]});
+        inputs.push_back({.tokens = {active[i]->tokens().back()}, .cache = active[i]->cache(), .hint = hints[i]});
         active[left] = active[i];
         hints[left++] = hints[i];
       }

@@ -106,7 +106,7 @@ class Batch {
   }
 
   void add_branches(const EncodedExample& example, const Choices& choices, std::vector<TargetScore>& scores) {
-    SequenceInput sequence{example.input, {}, nullptr, -1, example.hint};
+    SequenceInput sequence{.tokens = example.input, .hint = example.hint};
     num_rows_ += static_cast<std::int64_t>(example.input.size());
     const std::int64_t last_of_prompt = num_rows_ - 1;
     for (std::size_t c = 0; c < choices.size(); ++c) {
@@ -119,14 +119,15 @@ class Batch {
   }
 
   void add_answers(const EncodedExample& example, const Choices& choices, std::vector<TargetScore>& scores) {
-    sources_.push_back({example.input, {}, nullptr, -1, example.hint});
+    sources_.push_back({.tokens = example.input, .hint = example.hint});
     for (std::size_t c = 0; c < choices.size(); ++c) {
       predict(choices[c], num_rows_, num_rows_ + 1, scores[c]);
       std::vector<TokenId> tokens = {static_cast<TokenId>(config_.decoder_start_token)};
       tokens.insert(tokens.end(), choices[c].begin(), choices[c].end() - 1);
       num_rows_ += static_cast<std::int64_t>(tokens.size());
-      sequences_.push_back(
-          {std::move(tokens), {}, nullptr, static_cast<std::int64_t>(sources_.size()) - 1, example.hint});
+      sequences_.push_back({.tokens = std::move(tokens),
+                            .source = static_cast<std::int64_t>(sources_.size()) - 1,
+                            .hint = example.hint});
     }
   }
 
