@@ -13,7 +13,7 @@ SKEIN=${SKEIN:-build/skein}
 BASE=${BASE:-models/smollm2.gguf}
 # Rank 16 on every linear, scale 1/16, learning rate 5e-3, 6 % warm-up, clip 1: the paper's rules (--paper phatgoose),
 # with fewer and smaller steps so that it takes minutes.
-EXPERT=(--paper phatgoose --steps 40 --batch 8)
+EXPERT=(--paper phatgoose --steps 70 --batch 8)
 GATE=(--paper phatgoose --steps 60 --batch 8)
 TASKS=(mood question tongue kind unit form)
 HELD_OUT=(film asks greeting odd)
