@@ -20,7 +20,7 @@ struct PromptOptions {
   std::int64_t max_input = 512;   // tokens, special ones and separator included; longer inputs lose their end
   std::int64_t max_target = 512;  // tokens, end of sequence not counted
   // lm-eval's way (decoder-only): prompt and choice are tokenised as one text and cut where the prompt's own tokens
-  // end; spaces at the prompt's end go to the choice. Default: prompt and target apart.
+  // end; white space at the prompt's end go to the choice. Default: prompt and target apart.
   bool joined = false;
 };
 

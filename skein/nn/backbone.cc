@@ -21,7 +21,7 @@ struct FamilyEntry {
   std::unique_ptr<Backbone> (*make)(WeightReader&, const BackboneConfig&, const ComputeOptions&);
 };
 
-// A new backbone is a line here (docs/adding-a-backbone.md).
+// A new backbone is a line here (docs/adding_a_backbone.md).
 constexpr FamilyEntry kFamilies[] = {
     {Family::kLlama, &make<Llama>},  {Family::kQwen2, &make<Llama>}, {Family::kQwen3, &make<Llama>},
     {Family::kGemma3, &make<Gemma>}, {Family::kT5, &make<T5>},

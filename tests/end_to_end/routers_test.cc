@@ -149,5 +149,14 @@ TEST(Distill, GivesAnAdapterAndSaysHowFarItIsFromThePool) {
   EXPECT_EQ(pool.run({"distill", "--data", pool.ab, "--out", pool.folder / "hub"}).code, 1);  // it is there
 }
 
+TEST(LibraryCheck, CaptureNamesAnExpertWhoseUpdateOutweighsTheOthers) {
+  const Pool pool;
+  // Against a pool of two the larger is its own median: below one, the factor names it.
+  const Outcome outcome = run_skein({"library", "check", pool.library, "--capture", "--data", pool.ab, "--limit", "2",
+                                     "--router", "arrow", "--size-factor", "0.99"});
+  EXPECT_EQ(outcome.code, 3) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("times the median's size"));
+}
+
 }  // namespace
 }  // namespace skein
