@@ -52,6 +52,7 @@ Json settings_of(const EvalFlags& flags, const ModelOptions& options) {
           {"base", options.base},
           {"adapter", options.adapter},
           {"library", options.library},
+          {"mixture", options.mixture},
           {"router", router_words(options.router)},
           {"temperature", options.router.temperature},
           {"only", options.router.only},
