@@ -294,6 +294,8 @@ void GateRouter::route_rows(const std::vector<int>& slot_idxs, const Pack& pack,
   // The last slot first: a slot's padding lies over the columns of the next, and the kernels write there.
   for (std::size_t i = slot_idxs.size(); i-- > 0;) {
     const Slot& slot = slots_[slot_idxs[i]];
+    const std::int64_t slot_columns = round_up(slot.num_columns, kColumnBlock);
+    room.resize(std::max(room.size(), static_cast<std::size_t>(slot_columns)));
     for (std::int64_t n = 0; n < num_rows; ++n) {
       float* of_row = scores.data() + n * pack.stride + pack.begin[i];
       const float factor = statistics[n].inverse_deviation * scale;
@@ -312,7 +314,7 @@ void GateRouter::route_rows(const std::vector<int>& slot_idxs, const Pack& pack,
       }
       if (means_ == Means::kCoarseScores) {
         kernels.sharpen(of_row, bias_of_raw, slot.radius.const_data_ptr<float>(), statistics[n].norm,
-                        rows.data + n * rows.stride, slot.gates.const_data_ptr<float>(), d, columns, top_k_,
+                        rows.data + n * rows.stride, slot.gates.const_data_ptr<float>(), d, slot_columns, top_k_,
                         room.data());
       }
       if (!is_normalised()) {
