@@ -1,6 +1,6 @@
 #include "skein/cli/merge_stats_page.h"
 
-#include "skein/base/check.h"
+#include "skein/cli/embedded_page.h"
 
 namespace skein {
 
@@ -9,14 +9,9 @@ extern const unsigned char kMergeStatsPageTemplate[];
 extern const std::size_t kMergeStatsPageTemplateSize;
 
 std::string merge_stats_page(const Json& statistics) {
-  constexpr char kPlaceholder[] = "\"SKEIN_MERGE_STATS\"";
   std::string page(reinterpret_cast<const char*>(kMergeStatsPageTemplate), kMergeStatsPageTemplateSize);
-  const std::size_t at = page.find(kPlaceholder);
-  SKEIN_CHECK(at != std::string::npos);
-  std::string data = statistics.dump(-1, ' ', true, Json::error_handler_t::replace);
-  // Names come from files: nothing in them may end the script element.
-  for (std::size_t i = 0; (i = data.find('<', i)) != std::string::npos;) data.replace(i, 1, "\\u003c");
-  page.replace(at, sizeof(kPlaceholder) - 1, data);
+  put_in_page(page, "\"SKEIN_MERGE_STATS\"",
+              for_script(statistics.dump(-1, ' ', true, Json::error_handler_t::replace)));
   return page;
 }
 

@@ -1,9 +1,9 @@
 #include "skein/cli/trace_page.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "skein/base/check.h"
+#include "skein/cli/embedded_page.h"
 
 namespace skein {
 
@@ -12,8 +12,6 @@ extern const unsigned char kTracePageTemplate[];
 extern const std::size_t kTracePageTemplateSize;
 
 namespace {
-
-constexpr char kPlaceholder[] = "\"SKEIN_TRACE_DATA\"";
 
 std::string base64(const std::vector<unsigned char>& bytes) {
   static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -58,16 +56,12 @@ std::string trace_page(const std::vector<Trace>& traces) {
     SKEIN_CHECK(trace.tokens.size() == first.tokens.size() && trace.slots.size() == first.slots.size());
     choices.push_back(choices_of(trace));
   }
-  std::string data = Json{{"model", first.model}, {"experts", first.experts}, {"groups", slot_groups(first)},
-                          {"slots", slots},       {"tokens", tokens},         {"traces", choices}}
-                         .dump(-1, ' ', false, Json::error_handler_t::replace);
-  // Text from a prompt must not end the script element it stands in.
-  for (std::size_t at = 0; (at = data.find('<', at)) != std::string::npos;) data.replace(at, 1, "\\u003c");
-
+  const std::string data = Json{{"model", first.model}, {"experts", first.experts}, {"groups", slot_groups(first)},
+                                {"slots", slots},       {"tokens", tokens},         {"traces", choices}}
+                               .dump(-1, ' ', false, Json::error_handler_t::replace);
   std::string page(kTracePageTemplate, kTracePageTemplate + kTracePageTemplateSize);
-  const std::size_t at = page.find(kPlaceholder);
-  SKEIN_CHECK(at != std::string::npos);
-  return page.replace(at, std::strlen(kPlaceholder), data);
+  put_in_page(page, "\"SKEIN_TRACE_DATA\"", for_script(data));
+  return page;
 }
 
 }  // namespace skein
