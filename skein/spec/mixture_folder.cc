@@ -1,7 +1,6 @@
 #include "skein/spec/mixture_folder.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -10,6 +9,7 @@
 
 #include "skein/base/check.h"
 #include "skein/base/concat.h"
+#include "skein/base/word_table.h"
 #include "skein/io/safetensors.h"
 
 namespace skein {
@@ -21,32 +21,10 @@ constexpr std::int64_t kVersion = 1;
 constexpr int kMaxExperts = 4096;
 constexpr std::int64_t kMaxRank = 1 << 16;
 
-constexpr std::array<std::pair<MixtureKind, std::string_view>, 2> kKinds{
-    {{MixtureKind::kMov, "mov"}, {MixtureKind::kMolora, "molora"}}};
-constexpr std::array<std::pair<RouterInput, std::string_view>, 3> kInputs{
+constexpr WordTable<MixtureKind, 2> kKinds{{{MixtureKind::kMov, "mov"}, {MixtureKind::kMolora, "molora"}}};
+constexpr WordTable<RouterInput, 3> kInputs{
     {{RouterInput::kHidden, "hidden"}, {RouterInput::kProjected, "projected"}, {RouterInput::kSentence, "sentence"}}};
-constexpr std::array<std::pair<Mixes, std::string_view>, 2> kMixes{
-    {{Mixes::kOutputs, "outputs"}, {Mixes::kParameters, "parameters"}}};
-
-template <typename Table, typename Value>
-std::string_view name_in(const Table& table, Value value) {
-  for (const auto& [known, name] : table) {
-    if (known == value) return name;
-  }
-  SKEIN_CHECK(false);
-}
-
-template <typename Value, std::size_t kCount>
-Result<Value> value_in(const std::array<std::pair<Value, std::string_view>, kCount>& table, std::string_view name,
-                       std::string_view what) {
-  std::string known_names;
-  for (const auto& [value, known] : table) {
-    if (known == name) return value;
-    known_names += concat(known_names.empty() ? "" : ", ", known);
-  }
-  return Error{concat("unknown ", what, " \"", printable(std::string(name)), "\"; known: ", known_names),
-               ErrorKind::kUsage};
-}
+constexpr WordTable<Mixes, 2> kMixes{{{Mixes::kOutputs, "outputs"}, {Mixes::kParameters, "parameters"}}};
 
 bool is_mov_kind(const std::string& kind) {
   static const std::set<std::string> kMovKinds = {"k_proj", "v_proj", "down_proj", "k", "v", "wo"};

@@ -1,40 +1,21 @@
 #include "skein/train/options.h"
 
-#include <array>
 #include <cmath>
 #include <utility>
 
 #include "skein/base/concat.h"
+#include "skein/base/word_table.h"
 
 namespace skein {
 namespace {
 
-constexpr std::array<std::pair<LossMean, std::string_view>, 3> kLossMeans{
+constexpr WordTable<LossMean, 3> kLossMeans{
     {{LossMean::kToken, "token"}, {LossMean::kMicrobatch, "microbatch"}, {LossMean::kSequence, "sequence"}}};
-constexpr std::array<std::pair<Schedule, std::string_view>, 3> kSchedules{
+constexpr WordTable<Schedule, 3> kSchedules{
     {{Schedule::kConstant, "constant"}, {Schedule::kLinear, "linear"}, {Schedule::kCosine, "cosine"}}};
 
-constexpr std::array<std::pair<OptimiserKind, std::string_view>, 2> kOptimisers{
+constexpr WordTable<OptimiserKind, 2> kOptimisers{
     {{OptimiserKind::kAdamW, "adamw"}, {OptimiserKind::kAdafactor, "adafactor"}}};
-
-template <typename Table, typename Value>
-std::string_view name_in(const Table& table, Value value) {
-  for (const auto& [known, name] : table) {
-    if (known == value) return name;
-  }
-  SKEIN_CHECK(false);
-}
-
-template <typename Value, std::size_t kCount>
-Result<Value> value_in(const std::array<std::pair<Value, std::string_view>, kCount>& table, std::string_view name,
-                       std::string_view what) {
-  std::string known_names;
-  for (const auto& [value, known] : table) {
-    if (known == name) return value;
-    known_names += concat(known_names.empty() ? "" : ", ", known);
-  }
-  return Error{concat("unknown ", what, " \"", printable(name), "\"; known: ", known_names), ErrorKind::kUsage};
-}
 
 }  // namespace
 
