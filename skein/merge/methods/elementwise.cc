@@ -118,15 +118,7 @@ class RamTensor final : public TensorMerge {
     return count;
   }
   std::vector<const float*> load(const Block& block, std::int64_t offset, std::int64_t n, int worker) {
-    float* base = tiles_.tile(worker, job_.num_models);
-    kernels_.load(block.base, offset, n, base);
-    std::vector<const float*> deltas;
-    for (int m = 0; m < job_.num_models; ++m) {
-      float* delta = tiles_.tile(worker, m);
-      kernels_.load_delta(block.models[static_cast<std::size_t>(m)], offset, n, base, delta);
-      deltas.push_back(delta);
-    }
-    return deltas;
+    return load_deltas(kernels_, job_, block, offset, n, tiles_, worker);
   }
 
   const TensorJob& job_;

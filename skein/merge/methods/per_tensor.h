@@ -42,6 +42,20 @@ void for_each_tile(const Block& block, const Body& body) {
   }
 }
 
+// The deltas of all models from the base, each in the worker's tile of the model's number; the base in the tile behind.
+inline std::vector<const float*> load_deltas(const TileKernels& kernels, const TensorJob& job, const Block& block,
+                                             std::int64_t offset, std::int64_t n, WorkerTiles& tiles, int worker) {
+  float* base = tiles.tile(worker, job.num_models);
+  kernels.load(block.base, offset, n, base);
+  std::vector<const float*> deltas;
+  for (int m = 0; m < job.num_models; ++m) {
+    float* delta = tiles.tile(worker, m);
+    kernels.load_delta(block.models[static_cast<std::size_t>(m)], offset, n, base, delta);
+    deltas.push_back(delta);
+  }
+  return deltas;
+}
+
 // What a per-tensor method is given beside its job.
 struct Workshop {
   int num_workers = 1;

@@ -106,15 +106,7 @@ class SceTensor final : public TensorMerge {
   }
 
   std::vector<const float*> load(const Block& block, std::int64_t offset, std::int64_t n, int worker) {
-    float* base = tiles_.tile(worker, job_.num_models);
-    tile_kernels_.load(block.base, offset, n, base);
-    std::vector<const float*> deltas;
-    for (int m = 0; m < job_.num_models; ++m) {
-      float* delta = tiles_.tile(worker, m);
-      tile_kernels_.load_delta(block.models[static_cast<std::size_t>(m)], offset, n, base, delta);
-      deltas.push_back(delta);
-    }
-    return deltas;
+    return load_deltas(tile_kernels_, job_, block, offset, n, tiles_, worker);
   }
 
   // Zeroes the deltas at positions that are not selected.
