@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
-#include "skein/base/interrupt.h"
 #include "skein/base/progress.h"
+#include "skein/infer/encoded_batches.h"
 
 namespace skein {
 namespace {
@@ -66,19 +66,10 @@ std::vector<ExampleShares> routing_shares(const LoadedModel& model, const std::v
   std::vector<ExampleShares> out;
   for (const Example& example : examples) out.push_back({example.task, example.id, {}});
   Progress progress("routing", static_cast<std::int64_t>(examples.size()), "examples");
-  std::vector<EncodedExample> encoded;
-  std::int64_t num_tokens = 0;
-  for (std::size_t i = 0; i < examples.size(); ++i) {
-    if (interrupted()) throw Failure({"interrupted while the routing was followed", ErrorKind::kInterrupted});
-    encoded.push_back(encode_example(examples[i], *model.tokenizer, model.base.config, options));
-    encoded.back().hint = model.hint_of(examples[i]);
-    num_tokens += static_cast<std::int64_t>(encoded.back().input.size() + encoded.back().target.size());
-    if (num_tokens < max_batch_tokens && i + 1 < examples.size()) continue;
-    add_batch(model, encoded, out, i + 1 - encoded.size());
-    progress.update(static_cast<std::int64_t>(i + 1));
-    encoded.clear();
-    num_tokens = 0;
-  }
+  for_each_encoded_batch(model, examples, options, max_batch_tokens, [&](const auto& encoded, std::size_t first) {
+    add_batch(model, encoded, out, first);
+    progress.update(static_cast<std::int64_t>(first + encoded.size()));
+  });
   return out;
 }
 

@@ -4,7 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "skein/base/concat.h"
-#include "skein/base/interrupt.h"
+#include "skein/infer/encoded_batches.h"
 
 namespace skein {
 namespace {
@@ -84,18 +84,8 @@ Json routing_map(const LoadedModel& model, const std::vector<Example>& examples,
   const auto num_slots = static_cast<std::int64_t>(model.backbone->slots().size());
   Sums sums{at::zeros({num_slots, model.bank->num_experts()}, at::kDouble), at::zeros({num_slots}, at::kDouble),
             at::zeros({num_slots}, at::kDouble)};
-  std::vector<EncodedExample> encoded;
-  std::int64_t num_tokens = 0;
-  for (std::size_t i = 0; i < examples.size(); ++i) {
-    if (interrupted()) throw Failure({"interrupted while the routing was followed", ErrorKind::kInterrupted});
-    encoded.push_back(encode_example(examples[i], *model.tokenizer, model.base.config, options));
-    encoded.back().hint = model.hint_of(examples[i]);
-    num_tokens += static_cast<std::int64_t>(encoded.back().input.size() + encoded.back().target.size());
-    if (num_tokens < max_batch_tokens && i + 1 < examples.size()) continue;
-    add_batch(model, encoded, sums);
-    encoded.clear();
-    num_tokens = 0;
-  }
+  for_each_encoded_batch(model, examples, options, max_batch_tokens,
+                         [&](const auto& encoded, std::size_t) { add_batch(model, encoded, sums); });
   return as_json(model, sums, examples.size());
 }
 
