@@ -73,6 +73,44 @@ at::Tensor frozen_gradient(const LinearGroup& group, const variable_list& grads)
   return sum;
 }
 
+// y += middle (scale B)^T for every piece; the scaled Bs, rounded to y's type, (D_out, R) each, are kept in `saved`.
+void add_pieces(variable_list& y, const at::Tensor& middle, const at::Tensor& b, const std::vector<Piece>& pieces,
+                variable_list& saved) {
+  for (const Piece& piece : pieces) {
+    const at::Tensor b_rounded = at::mul(b_of(b, piece), piece.scale).to(y[piece.part].scalar_type());
+    y[piece.part].addmm_(ranks_of(middle, piece), b_rounded.t());
+    saved.push_back(b_rounded);
+  }
+}
+
+at::Tensor joined(const std::vector<at::Tensor>& parts, std::int64_t dim) {
+  return parts.size() == 1 ? parts[0] : at::cat(parts, dim);
+}
+
+// The gradients of what add_pieces read: of middle (N, sum of R), and of the stacked B (undefined without with_b). Its
+// scaled Bs stand in `saved` from first_b on.
+struct PieceGradients {
+  at::Tensor middle, b;
+};
+PieceGradients piece_gradients(const NodeState& state, const variable_list& grads, const at::Tensor& middle,
+                               const variable_list& saved, std::size_t first_b, bool with_b) {
+  std::vector<at::Tensor> middle_parts, b_parts;
+  for (std::size_t i = 0; i < state.pieces.size(); ++i) {
+    const Piece& piece = state.pieces[i];
+    const at::Tensor& grad = grads[piece.part];
+    if (!grad.defined()) {
+      middle_parts.push_back(at::zeros({middle.size(0), piece.rank}, middle.options()));
+      b_parts.push_back(at::zeros({piece.d_out * piece.rank}, middle.options().dtype(state.parameter_type)));
+      continue;
+    }
+    middle_parts.push_back(at::mm(grad, saved[first_b + i]));  // (N, R)
+    if (!with_b) continue;
+    b_parts.push_back(
+        at::mm(grad.t(), ranks_of(middle, piece)).to(state.parameter_type).mul_(piece.scale).reshape({-1}));
+  }
+  return {joined(middle_parts, 1), with_b ? joined(b_parts, 0) : at::Tensor()};
+}
+
 struct LoraFunction : torch::autograd::Function<LoraFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b,
                                const GroupCall& call) {
@@ -86,11 +124,7 @@ struct LoraFunction : torch::autograd::Function<LoraFunction> {
     const at::Tensor z = at::linear(x, a_rounded);  // (N, sum of R)
     variable_list y = apply_frozen(call.group, x);
     variable_list saved{x, a_rounded, z};
-    for (const Piece& piece : state->pieces) {
-      const at::Tensor b_rounded = at::mul(b_of(b, piece), piece.scale).to(x.scalar_type());  // (D_out, R)
-      y[piece.part].addmm_(ranks_of(z, piece), b_rounded.t());
-      saved.push_back(b_rounded);
-    }
+    add_pieces(y, z, b, state->pieces, saved);
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["state"] = c10::IValue::make_capsule(std::move(state));
     ctx->set_materialize_grads(false);
@@ -104,22 +138,8 @@ struct LoraFunction : torch::autograd::Function<LoraFunction> {
     const at::Tensor& x = saved[0];
     const at::Tensor& a = saved[1];
     const at::Tensor& z = saved[2];
-    std::vector<at::Tensor> h_parts, grad_b_parts;
-    for (std::size_t i = 0; i < state.pieces.size(); ++i) {
-      const Piece& piece = state.pieces[i];
-      const at::Tensor& grad = grads[piece.part];
-      if (!grad.defined()) {
-        h_parts.push_back(at::zeros({x.size(0), piece.rank}, x.options()));
-        grad_b_parts.push_back(at::zeros({piece.d_out * piece.rank}, x.options().dtype(state.parameter_type)));
-        continue;
-      }
-      h_parts.push_back(at::mm(grad, saved[3 + i]));  // (N, R)
-      grad_b_parts.push_back(
-          at::mm(grad.t(), ranks_of(z, piece)).to(state.parameter_type).mul_(piece.scale).reshape({-1}));
-    }
-    const at::Tensor h = h_parts.size() == 1 ? h_parts[0] : at::cat(h_parts, 1);  // (N, sum of R)
+    const auto [h, grad_b] = piece_gradients(state, grads, z, saved, 3, /*with_b=*/true);
     const at::Tensor grad_a = at::mm(h.t(), x).to(state.parameter_type);
-    const at::Tensor grad_b = grad_b_parts.size() == 1 ? grad_b_parts[0] : at::cat(grad_b_parts);
     at::Tensor grad_x;
     if (ctx->needs_input_grad(0)) {
       grad_x = frozen_gradient(state.group, grads);
@@ -139,11 +159,7 @@ struct ExpandFunction : torch::autograd::Function<ExpandFunction> {
     state->parameter_type = b.scalar_type();
     variable_list y = apply_frozen(call.group, x);
     variable_list saved{middle};
-    for (const Piece& piece : state->pieces) {
-      const at::Tensor b_rounded = at::mul(b_of(b, piece), piece.scale).to(x.scalar_type());  // (D_out, R)
-      y[piece.part].addmm_(ranks_of(middle, piece), b_rounded.t());
-      saved.push_back(b_rounded);
-    }
+    add_pieces(y, middle, b, state->pieces, saved);
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["state"] = c10::IValue::make_capsule(std::move(state));
     ctx->set_materialize_grads(false);
@@ -155,24 +171,10 @@ struct ExpandFunction : torch::autograd::Function<ExpandFunction> {
     const NodeState& state = static_cast<const NodeState&>(*capsule);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& middle = saved[0];
-    std::vector<at::Tensor> middle_parts, b_parts;
-    for (std::size_t i = 0; i < state.pieces.size(); ++i) {
-      const Piece& piece = state.pieces[i];
-      const at::Tensor& grad = grads[piece.part];
-      if (!grad.defined()) {
-        middle_parts.push_back(at::zeros({middle.size(0), piece.rank}, middle.options()));
-        b_parts.push_back(at::zeros({piece.d_out * piece.rank}, middle.options().dtype(state.parameter_type)));
-        continue;
-      }
-      middle_parts.push_back(at::mm(grad, saved[1 + i]));  // (N, R)
-      if (!ctx->needs_input_grad(2)) continue;
-      b_parts.push_back(
-          at::mm(grad.t(), ranks_of(middle, piece)).to(state.parameter_type).mul_(piece.scale).reshape({-1}));
-    }
-    at::Tensor grad_x, grad_b;
+    const auto [grad_middle, grad_b] = piece_gradients(state, grads, middle, saved, 1, ctx->needs_input_grad(2));
+    at::Tensor grad_x;
     if (ctx->needs_input_grad(0)) grad_x = frozen_gradient(state.group, grads);
-    if (ctx->needs_input_grad(2)) grad_b = at::cat(b_parts);
-    return {grad_x, at::cat(middle_parts, 1), grad_b, at::Tensor()};
+    return {grad_x, grad_middle, grad_b, at::Tensor()};
   }
 };
 
