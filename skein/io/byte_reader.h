@@ -8,6 +8,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace skein {
 
@@ -39,7 +40,9 @@ class ByteReader {
     return taken;
   }
 
-  std::string text(std::uint64_t count) {
+  std::string text(std::uint64_t count) { return std::string(text_in_place(count)); }
+  // The bytes where they are: lives as long as they do.
+  std::string_view text_in_place(std::uint64_t count) {
     const auto raw = take(count);
     return {reinterpret_cast<const char*>(raw.data()), raw.size()};
   }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -29,10 +30,11 @@ enum class GgmlType : std::uint32_t {
   kBF16 = 30,
 };
 
-// Integers of all widths are widened; arrays hold one kind.
+// Integers of all widths are widened; arrays hold one kind. Strings of arrays (a vocabulary: 100,000 of them) stay in the
+// mapped file and live as long as it.
 using GgufValue =
     std::variant<std::uint64_t, std::int64_t, double, bool, std::string, std::vector<std::uint64_t>,
-                 std::vector<std::int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string>>;
+                 std::vector<std::int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string_view>>;
 
 struct GgufTensor {
   std::string name;  // llama.cpp's name, e.g. "blk.0.attn_q.weight"

@@ -228,11 +228,11 @@ class GgufParser {
   }
 
   Result<GgufValue> texts(std::uint64_t count, const std::string& what) {
-    std::vector<std::string> values;
+    std::vector<std::string_view> values;
     values.reserve(count);
     for (std::uint64_t i = 0; i < count; ++i) {
       const auto length = reader_.number<std::uint64_t>();
-      values.push_back(reader_.text(length));
+      values.push_back(reader_.text_in_place(length));
       if (!reader_.ok()) return cut_short(concat("string ", i, " of ", what));
     }
     return GgufValue(std::move(values));

@@ -68,8 +68,8 @@ TEST(GgufReader, ReadsMetadataOfEveryKindAsTheReferenceWroteIt) {
   EXPECT_EQ(or_throw(file->number("test.int8")), -128.0);
   EXPECT_TRUE(std::get<bool>(*file->find("test.bool")));
   EXPECT_EQ(or_throw(file->text("test.string")), "na\u00efve \U0001f9f6");
-  EXPECT_EQ(std::get<std::vector<std::string>>(*file->find("test.strings")),
-            (std::vector<std::string>{"a", "", "\u00df"}));
+  EXPECT_EQ(std::get<std::vector<std::string_view>>(*file->find("test.strings")),
+            (std::vector<std::string_view>{"a", "", "\u00df"}));
   EXPECT_EQ(std::get<std::vector<std::int64_t>>(*file->find("test.integers")), (std::vector<std::int64_t>{1, -2, 3}));
   EXPECT_EQ(std::get<std::vector<double>>(*file->find("test.numbers")), (std::vector<double>{0.25, -1.5}));
   EXPECT_EQ(std::get<std::vector<bool>>(*file->find("test.flags")), (std::vector<bool>{true, false, true}));

@@ -7,6 +7,7 @@
 #include "skein/base/concat.h"
 #include "skein/spec/backbone_config.h"
 #include "skein/spec/first_error.h"
+#include "skein/spec/gguf_export.h"
 
 namespace skein {
 namespace {
@@ -41,19 +42,6 @@ class Metadata : public FirstError {
   const GgufFile& file_;
   std::string architecture_;
 };
-
-// transformers' llama3 rule: what each rotary frequency is divided by.
-double llama3_divisor(const BackboneConfig::Llama3Rope& rope, double theta, std::int64_t d_head,
-                      std::int64_t pair_idx) {
-  const double wavelength =
-      2 * std::numbers::pi * std::pow(theta, 2.0 * static_cast<double>(pair_idx) / static_cast<double>(d_head));
-  const auto positions = static_cast<double>(rope.original_positions);
-  if (wavelength < positions / rope.high_freq_factor) return 1;
-  if (wavelength > positions / rope.low_freq_factor) return rope.factor;
-  const double smooth =
-      (positions / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-  return 1 / ((1 - smooth) / rope.factor + smooth);
-}
 
 // Llama 3 files hold the divisors of the frequencies as a tensor and none of the numbers behind them. All Llama 3
 // models share (1, 4, 8192) and differ in the factor, which is the largest divisor; the tensor is the proof.
@@ -134,6 +122,18 @@ std::optional<Family> family_of(const std::string& architecture) {
 }
 
 }  // namespace
+
+double llama3_divisor(const BackboneConfig::Llama3Rope& rope, double theta, std::int64_t d_head,
+                      std::int64_t pair_idx) {
+  const double wavelength =
+      2 * std::numbers::pi * std::pow(theta, 2.0 * static_cast<double>(pair_idx) / static_cast<double>(d_head));
+  const auto positions = static_cast<double>(rope.original_positions);
+  if (wavelength < positions / rope.high_freq_factor) return 1;
+  if (wavelength > positions / rope.low_freq_factor) return rope.factor;
+  const double smooth =
+      (positions / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  return 1 / ((1 - smooth) / rope.factor + smooth);
+}
 
 Result<BackboneConfig> config_from_gguf(const GgufFile& file) {
   SKEIN_ASSIGN(const std::string architecture, file.text("general.architecture"));

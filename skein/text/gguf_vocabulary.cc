@@ -23,11 +23,11 @@ Result<std::vector<T>> numbers(const GgufFile& file, const std::string& key) {
   return Error{concat(file.path(), ": \"", key, "\" is not an array of numbers")};
 }
 
-Result<const std::vector<std::string>*> strings(const GgufFile& file, const std::string& key) {
+Result<const std::vector<std::string_view>*> strings(const GgufFile& file, const std::string& key) {
   const GgufValue* value = file.find(key);
   if (value == nullptr)
     return Error{concat(file.path(), ": \"", key, "\" is missing; the file has no whole tokenizer")};
-  if (const auto* array = std::get_if<std::vector<std::string>>(value)) return array;
+  if (const auto* array = std::get_if<std::vector<std::string_view>>(value)) return array;
   return Error{concat(file.path(), ": \"", key, "\" is not an array of strings")};
 }
 
@@ -55,7 +55,7 @@ Status read_tokens(const GgufFile& file, GgufVocabulary& vocabulary) {
     return Error{
         concat(file.path(), ": the vocabulary has ", tokens->size(), " tokens; 1 to ", kMaxVocabulary, " are allowed")};
   }
-  vocabulary.tokens = *tokens;
+  vocabulary.tokens.assign(tokens->begin(), tokens->end());
   vocabulary.types.assign(tokens->size(), GgufTokenType::kNormal);
   if (file.find("tokenizer.ggml.token_type") == nullptr) return {};
   SKEIN_ASSIGN(const auto types, numbers<std::int64_t>(file, "tokenizer.ggml.token_type"));
@@ -82,9 +82,9 @@ Status read_merges(const GgufFile& file, GgufVocabulary& vocabulary) {
   SKEIN_ASSIGN(const auto* merges, strings(file, "tokenizer.ggml.merges"));
   vocabulary.merges.reserve(merges->size());
   for (std::size_t i = 0; i < merges->size(); ++i) {
-    const std::string& merge = (*merges)[i];
+    const std::string_view merge = (*merges)[i];
     const std::size_t space = merge.find(' ', 1);  // a token may be a space, but does not begin with one and go on
-    if (space == std::string::npos || space + 1 == merge.size()) {
+    if (space == std::string_view::npos || space + 1 == merge.size()) {
       return Error{concat(file.path(), ": merge ", i, " is \"", printable(merge),
                           "\"; two tokens with a space between were expected")};
     }
@@ -180,6 +180,14 @@ static const std::vector<PreTokenizerRule>& pre_tokenizer_rules() {
 const PreTokenizerRule* find_pre_tokenizer_rule(const std::string& name) {
   for (const PreTokenizerRule& rule : pre_tokenizer_rules()) {
     if (std::find(rule.names.begin(), rule.names.end(), name) != rule.names.end()) return &rule;
+  }
+  return nullptr;
+}
+
+const PreTokenizerRule* find_pre_tokenizer_rule(const std::vector<std::string>& patterns, bool nfc,
+                                                bool ignore_merges) {
+  for (const PreTokenizerRule& rule : pre_tokenizer_rules()) {
+    if (rule.patterns == patterns && rule.nfc == nfc && rule.ignore_merges == ignore_merges) return &rule;
   }
   return nullptr;
 }

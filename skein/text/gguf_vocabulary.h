@@ -24,6 +24,8 @@ struct PreTokenizerRule {
 };
 // Null for a name that Skein does not know.
 const PreTokenizerRule* find_pre_tokenizer_rule(const std::string& name);
+// The one that cuts just so; null if there is none.
+const PreTokenizerRule* find_pre_tokenizer_rule(const std::vector<std::string>& patterns, bool nfc, bool ignore_merges);
 std::string known_pre_tokenizer_names();
 
 enum class GgufTokenType : std::uint8_t {

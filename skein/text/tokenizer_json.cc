@@ -10,12 +10,11 @@
 #include "skein/text/space_cut.h"
 #include "skein/text/special_tokens.h"
 #include "skein/text/tokenizer_config.h"
+#include "skein/text/tokenizer_json.h"
 #include "skein/text/unigram_model.h"
 
 namespace skein {
 namespace {
-
-using Merges = std::vector<std::pair<std::string, std::string>>;
 
 const Json& member(const Json& json, const std::string& key) {
   static const Json kNull;
@@ -39,6 +38,8 @@ Status place_token(std::int64_t id, const std::string& token, std::vector<std::s
   return {};
 }
 
+}  // namespace
+
 Result<std::vector<std::string>> bpe_tokens(const Json& model, const std::string& where) {
   const Json& vocab = member(model, "vocab");
   if (!vocab.is_object()) return Error{concat(where, ": model.vocab is not an object of tokens and ids")};
@@ -52,10 +53,10 @@ Result<std::vector<std::string>> bpe_tokens(const Json& model, const std::string
 }
 
 // "a b", or since 0.20 ["a", "b"].
-Result<Merges> bpe_merges(const Json& model, const std::string& where) {
+Result<BpeMerges> bpe_merges(const Json& model, const std::string& where) {
   const Json& list = member(model, "merges");
   if (!list.is_array()) return Error{concat(where, ": model.merges is not a list")};
-  Merges merges;
+  BpeMerges merges;
   merges.reserve(list.size());
   for (const Json& merge : list) {
     if (merge.is_string()) {
@@ -74,6 +75,19 @@ Result<Merges> bpe_merges(const Json& model, const std::string& where) {
   }
   return merges;
 }
+
+Status read_added_tokens(const Json& json, const std::string& where, std::vector<std::string>& tokens,
+                         std::vector<AddedToken>& added) {
+  for (const Json& entry : member(json, "added_tokens")) {
+    SKEIN_ASSIGN(const std::int64_t id, json_integer(entry, "id", std::nullopt, where));
+    SKEIN_ASSIGN(AddedToken token, parse_added_token(entry, id, where));
+    SKEIN_TRY(place_token(id, token.content, tokens, where));
+    added.push_back(std::move(token));
+  }
+  return {};
+}
+
+namespace {
 
 Status add_bpe(const Json& model, const std::string& where, TokenizerParts& parts) {
   SKEIN_ASSIGN(const std::string prefix, json_string(model, "continuing_subword_prefix", "", where));
@@ -94,7 +108,7 @@ Status add_bpe(const Json& model, const std::string& where, TokenizerParts& part
     parts.special.unk = options.unk;
   }
   if (!options.byte_level && !options.ignore_merges) parts.pre_tokenizer.add(make_space_cut(*parts.vocabulary));
-  SKEIN_ASSIGN(const Merges merges, bpe_merges(model, where));
+  SKEIN_ASSIGN(const BpeMerges merges, bpe_merges(model, where));
   SKEIN_ASSIGN(parts.model, BpeModel::make(*parts.vocabulary, merges, options, where));
   return {};
 }
@@ -208,17 +222,6 @@ Status read_post_processor(const Json& processor, const std::string& where, Toke
   if (type == "ByteLevel") return {};  // moves offsets only
   return Error{concat(where, ": the post-processor \"", printable(type),
                       "\" is not one Skein has (TemplateProcessing, ByteLevel, Sequence)")};
-}
-
-Status read_added_tokens(const Json& json, const std::string& where, std::vector<std::string>& tokens,
-                         std::vector<AddedToken>& added) {
-  for (const Json& entry : member(json, "added_tokens")) {
-    SKEIN_ASSIGN(const std::int64_t id, json_integer(entry, "id", std::nullopt, where));
-    SKEIN_ASSIGN(AddedToken token, parse_added_token(entry, id, where));
-    SKEIN_TRY(place_token(id, token.content, tokens, where));
-    added.push_back(std::move(token));
-  }
-  return {};
 }
 
 // The config names the special tokens; an explicit add_bos_token or add_eos_token replaces the post-processor (as
