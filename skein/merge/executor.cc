@@ -15,16 +15,12 @@
 #include "skein/io/digest.h"
 #include "skein/merge/block_buffers.h"
 #include "skein/merge/nonfinite.h"
+#include "skein/merge/read_ahead.h"
 
 namespace skein::merge {
 namespace {
 
 constexpr int kNoSweep = -1;
-
-// How far reading ahead of the workers goes, and in which steps. Steps of several blocks keep the disk's requests large
-// where blocks of many files alternate.
-constexpr std::uint64_t kAheadBytes = 96 << 20;
-constexpr std::int64_t kAheadBlocks = 32;
 
 // A tensor in work: the pass it is in, which of its blocks are handed out, which are done.
 struct Active {
@@ -37,7 +33,9 @@ struct Active {
   int pass = 0, num_passes = 0;
   bool is_first_read = true;  // no pass over it has ended yet
   std::uint64_t block_input_bytes = 0;
-  bool is_finishing = false;  // a worker is between two passes
+  AlignedBytes* shelf = nullptr;  // where its inputs stay between passes; null: they are read again
+  std::int64_t slot_bytes = 0;    // of a block there
+  bool is_finishing = false;      // a worker is between two passes
   std::int64_t next_block = 0, done_blocks = 0;
   std::int64_t working_bytes = 0;
   std::vector<std::string> digests;  // of blocks
@@ -54,11 +52,17 @@ class Run {
  public:
   Run(Plan& plan, const std::vector<std::size_t>& wanted, const std::vector<std::unique_ptr<SizedFile>>& files,
       const ExecuteOptions& options, int sweep)
-      : plan_(plan), wanted_(wanted), files_(files), options_(options), sweep_(sweep) {}
+      : plan_(plan),
+        wanted_(wanted),
+        files_(files),
+        options_(options),
+        sweep_(sweep),
+        ahead_(plan, wanted, options.memory, sweep != kNoSweep) {
+    if (sweep == kNoSweep) shelves_.resize(static_cast<std::size_t>(options.memory.num_shelves));
+  }
 
   Status go() {
     std::vector<std::thread> workers;
-    workers.emplace_back([this] { read_ahead(); });
     for (int i = 0; i < options_.memory.num_workers; ++i) workers.emplace_back([this, i] { work(i); });
     watch();
     for (auto& worker : workers) worker.join();
@@ -82,9 +86,7 @@ class Run {
       lock.lock();
       if (!delivered.ok() && status_.ok()) status_ = delivered;
     }
-    is_over_ = true;
     ready_.notify_all();
-    ahead_.notify_all();
   }
 
   Status deliver() {
@@ -114,37 +116,6 @@ class Run {
     return options_.on_tick ? options_.on_tick(bytes) : Status();
   }
 
-  // ---- reading ahead ----
-
-  // Asks for the bytes of blocks in the order in which they will be handed out, as far ahead as is good.
-  void read_ahead() {
-    std::vector<FileRange> ranges;
-    std::uint64_t asked = 0;
-    for (const std::size_t tensor_idx : wanted_) {
-      const auto& tensor = plan_.tensors[tensor_idx];
-      const std::int64_t num_elements = tensor.num_elements(), step = kAheadBlocks * kBlockElements;
-      for (std::int64_t first = 0; first < num_elements; first += step) {
-        {
-          std::unique_lock lock(mutex_);
-          ahead_.wait(lock, [&] { return asked < handed_bytes_ + kAheadBytes || !status_.ok() || is_over_; });
-          if (!status_.ok() || is_over_) return;
-        }
-        ranges.clear();
-        ranges_of(tensor, first, std::min(step, num_elements - first), ranges);
-        for (const auto& range : ranges) {
-          range.file->will_need(range.offset, range.size);
-          asked += range.size;
-        }
-      }
-    }
-  }
-
-  static void ranges_of(const OutputTensor& tensor, std::int64_t first, std::int64_t count,
-                        std::vector<FileRange>& ranges) {
-    for (const auto& model : tensor.models) model->ranges(first, count, ranges);
-    if (tensor.base != nullptr) tensor.base->ranges(first, count, ranges);
-  }
-
   // ---- workers ----
 
   void work(int worker) {
@@ -158,7 +129,7 @@ class Run {
         continue;
       }
       const std::int64_t block = active->next_block++;
-      if (active->is_first_read) note_handed(*active, block);
+      if (active->is_first_read) ahead_.handed_out(active->block_input_bytes);
       lock.unlock();
       BlockResult result;
       const Status done = do_block(*active, block, worker, buffers, result);
@@ -177,13 +148,7 @@ class Run {
   void fail(const Status& status) {
     if (status_.ok()) status_ = status;
     ready_.notify_all();
-    ahead_.notify_all();
     changed_.notify_all();
-  }
-
-  void note_handed(Active& active, std::int64_t block) {
-    handed_bytes_ += active.block_input_bytes;
-    if (block % kAheadBlocks == 0 || active.next_block == active.blocks.num_blocks) ahead_.notify_one();
   }
 
   // A tensor with a block to do; null: wait, or stop.
@@ -224,6 +189,9 @@ class Run {
     active->is_alone = pieces == Pieces::kTensor;
     if (active->is_alone && !active_.empty()) return false;
     active->blocks = layout(pieces, active->tensor->shape);
+    if (!active->is_alone && active->num_passes > 0 && is_shelved(*active->tensor, active->blocks, options_.memory)) {
+      if (!put_on_shelf(*active)) return false;
+    }
     if (sweep_ == kNoSweep) active->digests.resize(static_cast<std::size_t>(active->blocks.num_blocks));
     std::vector<FileRange> ranges;
     ranges_of(*active->tensor, 0, active->tensor->num_elements(), ranges);
@@ -242,6 +210,22 @@ class Run {
     return true;
   }
 
+  // A shelf for a tensor's inputs; false where others are on all of them.
+  bool put_on_shelf(Active& active) {
+    const auto is_free = [](const Shelf& shelf) { return !shelf.is_used; };
+    const auto found = std::find_if(shelves_.begin(), shelves_.end(), is_free);
+    if (found == shelves_.end()) return false;
+    const std::int64_t bytes = bytes_on_shelf(*active.tensor, active.blocks);
+    if (found->bytes.size() < bytes) {
+      found->bytes = AlignedBytes(0);  // the old one is given back first
+      found->bytes = AlignedBytes(bytes);
+    }
+    found->is_used = true;
+    active.shelf = &found->bytes;
+    active.slot_bytes = bytes / active.blocks.num_blocks;
+    return true;
+  }
+
   struct BlockResult {
     std::string digest;
     std::uint64_t num_nonfinite = 0;
@@ -252,7 +236,9 @@ class Run {
     const OutputTensor& tensor = *active.tensor;
     const std::int64_t first = index * active.blocks.block_elements;
     const std::int64_t count = std::min(active.blocks.block_elements, active.blocks.num_elements - first);
-    SKEIN_ASSIGN(const Block block, buffers.read(tensor, index, first, count));
+    std::byte* slot = active.shelf == nullptr ? nullptr : active.shelf->data() + index * active.slot_bytes;
+    const bool is_filled = slot != nullptr && !active.is_first_read;
+    SKEIN_ASSIGN(const Block block, buffers.read(tensor, index, first, count, slot, is_filled));
     if (sweep_ != kNoSweep) {
       plan_.model->reduce(sweep_, *active.job, block, worker);
       return {};
@@ -351,6 +337,7 @@ class Run {
       finished_.emplace_back(active.tensor_idx, std::move(record));
     }
     working_bytes_ -= active.working_bytes;
+    for (auto& shelf : shelves_) shelf.is_used = shelf.is_used && active.shelf != &shelf.bytes;
     ++num_done_;
     std::erase_if(active_, [&](const auto& other) { return other.get() == &active; });
     ready_.notify_all();
@@ -363,16 +350,20 @@ class Run {
   const ExecuteOptions& options_;
   const int sweep_;
 
+  struct Shelf {
+    AlignedBytes bytes{0};
+    bool is_used = false;
+  };
+
+  ReadAhead ahead_;
   std::mutex mutex_;
-  std::condition_variable ahead_;               // the thread that reads ahead: workers have moved on
+  std::vector<Shelf> shelves_;
   std::condition_variable ready_;               // workers: there may be a block
   std::condition_variable changed_;             // the calling thread: the end, or an error
   std::deque<std::unique_ptr<Active>> active_;  // oldest first
   std::size_t next_wanted_ = 0, num_done_ = 0;
   std::int64_t working_bytes_ = 0;  // of active_
   std::uint64_t written_bytes_ = 0;
-  std::uint64_t handed_bytes_ = 0;  // of inputs, in first passes
-  bool is_over_ = false;
   std::vector<std::pair<std::size_t, TensorRecord>> finished_;
   Status status_;
 };

@@ -32,10 +32,12 @@ std::optional<int> index_of_base(const Recipe& recipe) {
 
 Result<std::vector<std::unique_ptr<Source>>> open_inputs(Env& env, const Recipe& recipe) {
   std::vector<std::unique_ptr<Source>> sources;
+  const auto room = std::make_shared<PrefetchRoom>();
   for (const ModelRef& ref : recipe.models()) {
-    SKEIN_ASSIGN(auto source, open_source(env, ref, parent_folder(recipe.path)));
+    SKEIN_ASSIGN(auto source, open_source(env, ref, parent_folder(recipe.path), room));
     if (!source->adapter_folder.empty()) {
       SKEIN_ASSIGN(source, with_adapter(env, std::move(source)));
+      source->room = room;
     }
     sources.push_back(std::move(source));
   }
