@@ -9,6 +9,13 @@ constexpr std::int64_t kAlignment = 64;
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+std::int64_t input_bytes(const OutputTensor& tensor, std::int64_t count) {
+  std::int64_t bytes = 0;
+  for (const auto& model : tensor.models) bytes += aligned(count * dtype_size(model->dtype()));
+  if (tensor.base != nullptr) bytes += aligned(count * dtype_size(tensor.base->dtype()));
+  return bytes;
+}
+
 std::int64_t result_bytes(const OutputTensor& tensor, std::int64_t count) {
   std::int64_t bytes = aligned(count * dtype_size(tensor.dtype));
   for (const auto& extra : tensor.extras) bytes += aligned(extra_bytes(extra, count));
@@ -23,13 +30,13 @@ void grow(AlignedBytes& bytes, std::int64_t size) {
 
 }  // namespace
 
-Result<Block> BlockBuffers::read(const OutputTensor& tensor, std::int64_t index, std::int64_t first, std::int64_t count,
-                                 std::byte* slot, bool is_filled) {
-  if (slot == nullptr) grow(inputs_, input_bytes(tensor, count));
+Result<Block> BlockBuffers::read(const OutputTensor& tensor, std::int64_t index, std::int64_t first,
+                                 std::int64_t count) {
+  grow(inputs_, input_bytes(tensor, count));
   pieces_.clear();
-  std::byte* place = slot == nullptr ? inputs_.data() : slot;
+  std::byte* place = inputs_.data();
   const auto read_one = [&](const TensorReader& reader) -> Result<Piece> {
-    if (!is_filled) SKEIN_TRY(reader.read(first, count, place, scratch_));
+    SKEIN_TRY(reader.read(first, count, place, scratch_));
     const Piece piece{place, reader.dtype()};
     place += aligned(count * dtype_size(reader.dtype()));
     return piece;
@@ -55,13 +62,6 @@ Output BlockBuffers::output(const OutputTensor& tensor, std::int64_t count) {
     place += aligned(extra_bytes(extra, count));
   }
   return {.data = result_.data(), .dtype = tensor.dtype, .extras = extras_};
-}
-
-std::int64_t BlockBuffers::input_bytes(const OutputTensor& tensor, std::int64_t count) {
-  std::int64_t bytes = 0;
-  for (const auto& model : tensor.models) bytes += aligned(count * dtype_size(model->dtype()));
-  if (tensor.base != nullptr) bytes += aligned(count * dtype_size(tensor.base->dtype()));
-  return bytes;
 }
 
 std::int64_t BlockBuffers::bytes_for(const OutputTensor& tensor, std::int64_t count) {

@@ -14,17 +14,13 @@ namespace skein::merge {
 
 class BlockBuffers {
  public:
-  // Elements [first, first + count) of every input. The block points into this object until the next call.
-  // slot: null, or input_bytes() of memory for the block's inputs, which are there already if is_filled.
-  Result<Block> read(const OutputTensor& tensor, std::int64_t index, std::int64_t first, std::int64_t count,
-                     std::byte* slot = nullptr, bool is_filled = false);
+  // Reads elements [first, first + count) of every input. The block points into this object until the next call.
+  Result<Block> read(const OutputTensor& tensor, std::int64_t index, std::int64_t first, std::int64_t count);
   // Room for the block's result and for the method's extra outputs.
   Output output(const OutputTensor& tensor, std::int64_t count);
 
   // What read() and output() need for one block of `count` elements.
   static std::int64_t bytes_for(const OutputTensor& tensor, std::int64_t count);
-  // The inputs of one block, each aligned.
-  static std::int64_t input_bytes(const OutputTensor& tensor, std::int64_t count);
 
  private:
   AlignedBytes inputs_{0}, result_{0};

@@ -33,9 +33,7 @@ struct Active {
   int pass = 0, num_passes = 0;
   bool is_first_read = true;  // no pass over it has ended yet
   std::uint64_t block_input_bytes = 0;
-  AlignedBytes* shelf = nullptr;  // where its inputs stay between passes; null: they are read again
-  std::int64_t slot_bytes = 0;    // of a block there
-  bool is_finishing = false;      // a worker is between two passes
+  bool is_finishing = false;  // a worker is between two passes
   std::int64_t next_block = 0, done_blocks = 0;
   std::int64_t working_bytes = 0;
   std::vector<std::string> digests;  // of blocks
@@ -57,9 +55,7 @@ class Run {
         files_(files),
         options_(options),
         sweep_(sweep),
-        ahead_(plan, wanted, options.memory, sweep != kNoSweep) {
-    if (sweep == kNoSweep) shelves_.resize(static_cast<std::size_t>(options.memory.num_shelves));
-  }
+        ahead_(plan, wanted, options.memory, sweep != kNoSweep) {}
 
   Status go() {
     std::vector<std::thread> workers;
@@ -189,9 +185,6 @@ class Run {
     active->is_alone = pieces == Pieces::kTensor;
     if (active->is_alone && !active_.empty()) return false;
     active->blocks = layout(pieces, active->tensor->shape);
-    if (!active->is_alone && active->num_passes > 0 && is_shelved(*active->tensor, active->blocks, options_.memory)) {
-      if (!put_on_shelf(*active)) return false;
-    }
     if (sweep_ == kNoSweep) active->digests.resize(static_cast<std::size_t>(active->blocks.num_blocks));
     std::vector<FileRange> ranges;
     ranges_of(*active->tensor, 0, active->tensor->num_elements(), ranges);
@@ -210,22 +203,6 @@ class Run {
     return true;
   }
 
-  // A shelf for a tensor's inputs; false where others are on all of them.
-  bool put_on_shelf(Active& active) {
-    const auto is_free = [](const Shelf& shelf) { return !shelf.is_used; };
-    const auto found = std::find_if(shelves_.begin(), shelves_.end(), is_free);
-    if (found == shelves_.end()) return false;
-    const std::int64_t bytes = bytes_on_shelf(*active.tensor, active.blocks);
-    if (found->bytes.size() < bytes) {
-      found->bytes = AlignedBytes(0);  // the old one is given back first
-      found->bytes = AlignedBytes(bytes);
-    }
-    found->is_used = true;
-    active.shelf = &found->bytes;
-    active.slot_bytes = bytes / active.blocks.num_blocks;
-    return true;
-  }
-
   struct BlockResult {
     std::string digest;
     std::uint64_t num_nonfinite = 0;
@@ -236,9 +213,7 @@ class Run {
     const OutputTensor& tensor = *active.tensor;
     const std::int64_t first = index * active.blocks.block_elements;
     const std::int64_t count = std::min(active.blocks.block_elements, active.blocks.num_elements - first);
-    std::byte* slot = active.shelf == nullptr ? nullptr : active.shelf->data() + index * active.slot_bytes;
-    const bool is_filled = slot != nullptr && !active.is_first_read;
-    SKEIN_ASSIGN(const Block block, buffers.read(tensor, index, first, count, slot, is_filled));
+    SKEIN_ASSIGN(const Block block, buffers.read(tensor, index, first, count));
     if (sweep_ != kNoSweep) {
       plan_.model->reduce(sweep_, *active.job, block, worker);
       return {};
@@ -337,7 +312,6 @@ class Run {
       finished_.emplace_back(active.tensor_idx, std::move(record));
     }
     working_bytes_ -= active.working_bytes;
-    for (auto& shelf : shelves_) shelf.is_used = shelf.is_used && active.shelf != &shelf.bytes;
     ++num_done_;
     std::erase_if(active_, [&](const auto& other) { return other.get() == &active; });
     ready_.notify_all();
@@ -350,14 +324,8 @@ class Run {
   const ExecuteOptions& options_;
   const int sweep_;
 
-  struct Shelf {
-    AlignedBytes bytes{0};
-    bool is_used = false;
-  };
-
   ReadAhead ahead_;
   std::mutex mutex_;
-  std::vector<Shelf> shelves_;
   std::condition_variable ready_;               // workers: there may be a block
   std::condition_variable changed_;             // the calling thread: the end, or an error
   std::deque<std::unique_ptr<Active>> active_;  // oldest first

@@ -23,17 +23,11 @@ struct MemoryPlan {
   std::int64_t worker_bytes = 0;    // buffers of one worker
   std::int64_t tensors_bytes = 0;   // for the methods' own tables, of all tensors in work at once
   bool has_passes = false;          // the method reads some tensor more than once
-  int num_shelves = 0;              // tensors whose inputs stay in memory between passes
-  std::int64_t shelf_bytes = 0;     // inputs of one of them, at most
   std::int64_t prefetch_bytes = 0;  // for inputs read ahead past the page cache; 0: none
   std::int64_t peak_bytes = 0;      // of all, the program itself included
 };
 // Fewer threads than allowed where memory is short; an error with the least that suffices where even one does not fit.
 Result<MemoryPlan> plan_memory(const Plan& plan, std::int64_t memory_bytes, int max_workers);
-
-// Whether a tensor's inputs stay in memory between its passes, cut like this, and the bytes that takes.
-bool is_shelved(const OutputTensor& tensor, const BlockLayout& blocks, const MemoryPlan& memory);
-std::int64_t bytes_on_shelf(const OutputTensor& tensor, const BlockLayout& blocks);
 
 // What is known of a finished tensor.
 struct TensorRecord {

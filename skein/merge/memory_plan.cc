@@ -13,9 +13,7 @@ namespace {
 // The program, its libraries, stacks, the plan's own tables per tensor: measured, rounded up.
 constexpr std::int64_t kProgramBytes = 40 << 20;
 constexpr std::int64_t kBytesPerTensor = 4096;
-// Inputs that stay between passes are worth it while they stay in the processor's caches too. Rooms for reading past
-// the page cache: more than keeps the disk busy is no use, and much less would make it wait.
-constexpr std::int64_t kMostShelfBytes = 40 << 20;
+// Room for reading past the page cache: more than keeps the disk busy is no use, and much less would make it wait.
 constexpr std::int64_t kMostPrefetchBytes = 128 << 20, kLeastPrefetchBytes = 24 << 20;
 
 struct Needs {
@@ -91,23 +89,10 @@ Result<MemoryPlan> plan_memory(const Plan& plan, std::int64_t memory_bytes, int 
   memory.tensors_bytes = needs.working_bytes + more_tensors;
   left -= more_tensors;
   memory.has_passes = needs.has_passes;
-  if (needs.has_passes) {
-    memory.num_shelves = memory.num_workers + 1;
-    memory.shelf_bytes = std::min(kMostShelfBytes, left / 2 / memory.num_shelves);
-    left -= memory.num_shelves * memory.shelf_bytes;
-  }
   if (left >= kLeastPrefetchBytes && needs.whole_bytes == 0) memory.prefetch_bytes = std::min(left, kMostPrefetchBytes);
-  memory.peak_bytes = fixed + needs.whole_bytes + memory.num_workers * needs.block_bytes + memory.tensors_bytes +
-                      memory.num_shelves * memory.shelf_bytes + memory.prefetch_bytes;
+  memory.peak_bytes =
+      fixed + needs.whole_bytes + memory.num_workers * needs.block_bytes + memory.tensors_bytes + memory.prefetch_bytes;
   return memory;
-}
-
-std::int64_t bytes_on_shelf(const OutputTensor& tensor, const BlockLayout& blocks) {
-  return blocks.num_blocks * BlockBuffers::input_bytes(tensor, std::min(blocks.block_elements, blocks.num_elements));
-}
-
-bool is_shelved(const OutputTensor& tensor, const BlockLayout& blocks, const MemoryPlan& memory) {
-  return memory.num_shelves > 0 && tensor.job >= 0 && bytes_on_shelf(tensor, blocks) <= memory.shelf_bytes;
 }
 
 }  // namespace skein::merge

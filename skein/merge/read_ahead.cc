@@ -78,10 +78,7 @@ bool ReadAhead::ask() {
 }
 
 bool ReadAhead::is_read_once(const OutputTensor& tensor) const {
-  if (is_sweep_ || plan_.model->num_sweeps() > 0) return false;
-  if (!memory_.has_passes || tensor.job < 0) return true;
-  const auto fits = [&](Pieces pieces) { return is_shelved(tensor, layout(pieces, tensor.shape), memory_); };
-  return fits(Pieces::kBlocks) && fits(Pieces::kRows);
+  return tensor.job < 0 || (!is_sweep_ && plan_.model->num_sweeps() == 0 && !memory_.has_passes);
 }
 
 }  // namespace skein::merge
