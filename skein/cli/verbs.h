@@ -22,6 +22,7 @@ void add_tokenize_verb(CLI::App& program, Job& job);
 void add_library_verb(CLI::App& program, Job& job);
 void add_convert_verb(CLI::App& program, Job& job);
 void add_merge_verb(CLI::App& program, Job& job);
+void add_bench_verb(CLI::App& program, Job& job);
 void add_manual_verb(CLI::App& program, Job& job);
 // Need libtorch; without it no_torch_verbs.cc says so in their place.
 void add_generate_verb(CLI::App& program, Job& job);

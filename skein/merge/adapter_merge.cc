@@ -19,11 +19,6 @@ std::pair<std::string, std::string> adapter_name(const ModelRef& ref) {
   return ref.path.empty() ? std::pair(ref.adapter, ref.adapter_revision) : std::pair(ref.path, ref.revision);
 }
 
-Result<std::string> adapter_folder_of(Env& env, const ModelRef& ref, const std::string& recipe_path) {
-  const auto& [name, revision] = adapter_name(ref);
-  return resolve_model_path(env, name, revision, parent_folder(recipe_path));
-}
-
 Status check_recipe(const Recipe& recipe, std::vector<std::string>& warnings) {
   const auto fault = [&](const char* what) { return Error{concat(recipe.path, ", line ", recipe.line, ": ", what)}; };
   if (recipe.modules.size() != 1 || recipe.modules[0].models.empty()) {
@@ -75,6 +70,11 @@ Result<std::string> card_of(Env& env, const Recipe& recipe, const std::vector<st
 }
 
 }  // namespace
+
+Result<std::string> adapter_folder_of(Env& env, const ModelRef& ref, const std::string& recipe_path) {
+  const auto& [name, revision] = adapter_name(ref);
+  return resolve_model_path(env, name, revision, parent_folder(recipe_path));
+}
 
 Result<bool> merges_adapters(Env& env, const Recipe& recipe) {
   std::size_t adapters = 0, others = 0;

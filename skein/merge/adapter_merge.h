@@ -17,6 +17,9 @@ namespace skein::merge {
 // the output.
 Result<bool> merges_adapters(Env& env, const Recipe& recipe);
 
+// The folder of a model of such a recipe.
+Result<std::string> adapter_folder_of(Env& env, const ModelRef& ref, const std::string& recipe_path);
+
 struct MergedModule {
   std::string module;
   std::int64_t rank = 0;

@@ -15,16 +15,12 @@
 #include "skein/io/digest.h"
 #include "skein/merge/block_buffers.h"
 #include "skein/merge/nonfinite.h"
+#include "skein/merge/read_ahead.h"
 
 namespace skein::merge {
 namespace {
 
 constexpr int kNoSweep = -1;
-
-// How far reading ahead of the workers goes, and in which steps. Steps of several blocks keep the disk's requests large
-// where blocks of many files alternate.
-constexpr std::uint64_t kAheadBytes = 96 << 20;
-constexpr std::int64_t kAheadBlocks = 32;
 
 // A tensor in work: the pass it is in, which of its blocks are handed out, which are done.
 struct Active {
@@ -54,11 +50,15 @@ class Run {
  public:
   Run(Plan& plan, const std::vector<std::size_t>& wanted, const std::vector<std::unique_ptr<SizedFile>>& files,
       const ExecuteOptions& options, int sweep)
-      : plan_(plan), wanted_(wanted), files_(files), options_(options), sweep_(sweep) {}
+      : plan_(plan),
+        wanted_(wanted),
+        files_(files),
+        options_(options),
+        sweep_(sweep),
+        ahead_(plan, wanted, options.memory, sweep != kNoSweep) {}
 
   Status go() {
     std::vector<std::thread> workers;
-    workers.emplace_back([this] { read_ahead(); });
     for (int i = 0; i < options_.memory.num_workers; ++i) workers.emplace_back([this, i] { work(i); });
     watch();
     for (auto& worker : workers) worker.join();
@@ -82,9 +82,7 @@ class Run {
       lock.lock();
       if (!delivered.ok() && status_.ok()) status_ = delivered;
     }
-    is_over_ = true;
     ready_.notify_all();
-    ahead_.notify_all();
   }
 
   Status deliver() {
@@ -114,37 +112,6 @@ class Run {
     return options_.on_tick ? options_.on_tick(bytes) : Status();
   }
 
-  // ---- reading ahead ----
-
-  // Asks for the bytes of blocks in the order in which they will be handed out, as far ahead as is good.
-  void read_ahead() {
-    std::vector<FileRange> ranges;
-    std::uint64_t asked = 0;
-    for (const std::size_t tensor_idx : wanted_) {
-      const auto& tensor = plan_.tensors[tensor_idx];
-      const std::int64_t num_elements = tensor.num_elements(), step = kAheadBlocks * kBlockElements;
-      for (std::int64_t first = 0; first < num_elements; first += step) {
-        {
-          std::unique_lock lock(mutex_);
-          ahead_.wait(lock, [&] { return asked < handed_bytes_ + kAheadBytes || !status_.ok() || is_over_; });
-          if (!status_.ok() || is_over_) return;
-        }
-        ranges.clear();
-        ranges_of(tensor, first, std::min(step, num_elements - first), ranges);
-        for (const auto& range : ranges) {
-          range.file->will_need(range.offset, range.size);
-          asked += range.size;
-        }
-      }
-    }
-  }
-
-  static void ranges_of(const OutputTensor& tensor, std::int64_t first, std::int64_t count,
-                        std::vector<FileRange>& ranges) {
-    for (const auto& model : tensor.models) model->ranges(first, count, ranges);
-    if (tensor.base != nullptr) tensor.base->ranges(first, count, ranges);
-  }
-
   // ---- workers ----
 
   void work(int worker) {
@@ -158,7 +125,7 @@ class Run {
         continue;
       }
       const std::int64_t block = active->next_block++;
-      if (active->is_first_read) note_handed(*active, block);
+      if (active->is_first_read) ahead_.handed_out(active->block_input_bytes);
       lock.unlock();
       BlockResult result;
       const Status done = do_block(*active, block, worker, buffers, result);
@@ -177,13 +144,7 @@ class Run {
   void fail(const Status& status) {
     if (status_.ok()) status_ = status;
     ready_.notify_all();
-    ahead_.notify_all();
     changed_.notify_all();
-  }
-
-  void note_handed(Active& active, std::int64_t block) {
-    handed_bytes_ += active.block_input_bytes;
-    if (block % kAheadBlocks == 0 || active.next_block == active.blocks.num_blocks) ahead_.notify_one();
   }
 
   // A tensor with a block to do; null: wait, or stop.
@@ -363,16 +324,14 @@ class Run {
   const ExecuteOptions& options_;
   const int sweep_;
 
+  ReadAhead ahead_;
   std::mutex mutex_;
-  std::condition_variable ahead_;               // the thread that reads ahead: workers have moved on
   std::condition_variable ready_;               // workers: there may be a block
   std::condition_variable changed_;             // the calling thread: the end, or an error
   std::deque<std::unique_ptr<Active>> active_;  // oldest first
   std::size_t next_wanted_ = 0, num_done_ = 0;
   std::int64_t working_bytes_ = 0;  // of active_
   std::uint64_t written_bytes_ = 0;
-  std::uint64_t handed_bytes_ = 0;  // of inputs, in first passes
-  bool is_over_ = false;
   std::vector<std::pair<std::size_t, TensorRecord>> finished_;
   Status status_;
 };

@@ -30,12 +30,36 @@ std::optional<int> index_of_base(const Recipe& recipe) {
 
 }  // namespace
 
-Result<std::vector<std::unique_ptr<Source>>> open_inputs(Env& env, const Recipe& recipe) {
+namespace {
+
+// A model, its adapter not folded in; of a planned adapter nothing matters, since it changes neither names nor shapes.
+Result<std::unique_ptr<Source>> open_model(Env& env, const ModelRef& ref, const std::string& beside,
+                                           const std::shared_ptr<PrefetchRoom>& room, const PlannedStages& planned) {
+  ModelRef own = ref;
+  if (planned.adapters.contains(ref.adapter)) own.adapter.clear();
+  const auto stage = planned.models.find(ref.path);
+  if (stage == planned.models.end() || !ref.revision.empty()) {
+    SKEIN_ASSIGN(auto source, open_source(env, own, beside, room));
+    source->ref = ref;
+    return source;
+  }
+  auto source = make_planned_source(ref, stage->second);
+  if (!own.adapter.empty()) {
+    SKEIN_ASSIGN(source->adapter_folder, resolve_model_path(env, own.adapter, own.adapter_revision, beside));
+  }
+  return source;
+}
+
+}  // namespace
+
+Result<std::vector<std::unique_ptr<Source>>> open_inputs(Env& env, const Recipe& recipe, const PlannedStages& planned) {
   std::vector<std::unique_ptr<Source>> sources;
+  const auto room = std::make_shared<PrefetchRoom>();
   for (const ModelRef& ref : recipe.models()) {
-    SKEIN_ASSIGN(auto source, open_source(env, ref, parent_folder(recipe.path)));
+    SKEIN_ASSIGN(auto source, open_model(env, ref, parent_folder(recipe.path), room, planned));
     if (!source->adapter_folder.empty()) {
       SKEIN_ASSIGN(source, with_adapter(env, std::move(source)));
+      source->room = room;
     }
     sources.push_back(std::move(source));
   }

@@ -9,12 +9,15 @@
 #include "skein/base/result.h"
 #include "skein/io/env.h"
 #include "skein/merge/plan.h"
+#include "skein/merge/planned_source.h"
 #include "skein/merge/vocabulary_merge.h"
 
 namespace skein::merge {
 
-// Opens every model of a recipe, adapters folded in: one source per recipe.models(), in that order.
-Result<std::vector<std::unique_ptr<Source>>> open_inputs(Env& env, const Recipe& recipe);
+// Opens every model of a recipe, adapters folded in: one source per recipe.models(), in that order. planned: stages
+// that are not made, for a dry run.
+Result<std::vector<std::unique_ptr<Source>>> open_inputs(Env& env, const Recipe& recipe,
+                                                         const PlannedStages& planned = {});
 
 // What make_plan's `adjust` does for a recipe: with a tokenizer key, every tensor that has a row per token is read in
 // the output's vocabulary; without one, embeddings of different sizes are an error that names the key which mends it,

@@ -106,6 +106,20 @@ Result<std::string> digest_of_part(const ReadableFile& file, std::uint64_t offse
   return digest.hex();
 }
 
+// Digests of a folder's files, but of those that stand elsewhere in the manifest.
+Result<Json> files_of(Env& env, const std::string& folder, const std::set<std::string>& others) {
+  Json files = Json::object();
+  SKEIN_ASSIGN(const auto names, env.list(folder));
+  for (const auto& name : names) {
+    if (others.contains(name) || name == kManifestName || !is_safe_file_name(name)) continue;
+    const std::string path = join_path(folder, name);
+    SKEIN_ASSIGN(const FileFacts facts, env.facts(path));
+    if (facts.is_folder) continue;
+    SKEIN_ASSIGN(files[name], digest_of_file(env, path));
+  }
+  return files;
+}
+
 // ---- verify ----
 
 struct Recorded {
@@ -211,15 +225,27 @@ Result<Json> make_manifest(Env& env, const std::string& folder, const Plan& plan
   for (const auto& file : plan.files) {
     if (file.is_weights) weights.insert(file.name);
   }
-  manifest["files"] = Json::object();
-  SKEIN_ASSIGN(const auto names, env.list(folder));
-  for (const auto& name : names) {
-    if (weights.contains(name) || name == kManifestName || !is_safe_file_name(name)) continue;
-    const std::string path = join_path(folder, name);
-    SKEIN_ASSIGN(const FileFacts facts, env.facts(path));
-    if (facts.is_folder) continue;
-    SKEIN_ASSIGN(manifest["files"][name], digest_of_file(env, path));
-  }
+  SKEIN_ASSIGN(manifest["files"], files_of(env, folder, weights));
+  return manifest;
+}
+
+Result<Json> make_adapter_manifest(Env& env, const std::string& folder, const Recipe& recipe,
+                                   const std::string& recipe_text, std::uint64_t seed, const std::string& plan_digest,
+                                   const std::vector<std::pair<std::string, std::string>>& adapters,
+                                   const std::string& version) {
+  Json inputs = Json::array();
+  for (const auto& [model, digest] : adapters) inputs.push_back({{"model", model}, {"digest", digest}});
+  Json manifest{{"format", kFormat},
+                {"skein", version},
+                {"method", recipe.merge_method},
+                {"seed", seed},
+                {"recipe", recipe_text},
+                {"plan", plan_digest},
+                {"inputs", std::move(inputs)},
+                {"parameters", Json::array()},
+                {"tensors", Json::object()},
+                {"dropped", Json::array()}};
+  SKEIN_ASSIGN(manifest["files"], files_of(env, folder, {}));
   return manifest;
 }
 

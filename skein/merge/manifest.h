@@ -19,6 +19,12 @@ inline constexpr char kManifestName[] = "skein_merge.json";
 // records: one per tensor of the plan. Digests the other files of `folder` too.
 Result<Json> make_manifest(Env& env, const std::string& folder, const Plan& plan, const std::string& recipe_text,
                            const std::vector<TensorRecord>& records, const std::string& version);
+// Of a merged adapter in `folder`: no tensors, all files with digests. adapters: as the recipe names them, with the
+// digests of their weights.
+Result<Json> make_adapter_manifest(Env& env, const std::string& folder, const Recipe& recipe,
+                                   const std::string& recipe_text, std::uint64_t seed, const std::string& plan_digest,
+                                   const std::vector<std::pair<std::string, std::string>>& adapters,
+                                   const std::string& version);
 // The digest of the plan that a finished folder was made by; empty if it is none of ours.
 std::string plan_digest_of(Env& env, const std::string& folder);
 

@@ -13,35 +13,44 @@ namespace {
 // The program, its libraries, stacks, the plan's own tables per tensor: measured, rounded up.
 constexpr std::int64_t kProgramBytes = 40 << 20;
 constexpr std::int64_t kBytesPerTensor = 4096;
+// Room for reading past the page cache: more than keeps the disk busy is no use, and much less would make it wait.
+constexpr std::int64_t kMostPrefetchBytes = 128 << 20, kLeastPrefetchBytes = 24 << 20;
 
 struct Needs {
   std::int64_t block_bytes = 0;    // the largest block's buffers
   std::int64_t whole_bytes = 0;    // the largest tensor that must be whole, and what the method adds to it
   std::int64_t working_bytes = 0;  // the largest of the method's own tables
+  bool has_passes = false;
+};
+
+struct Cut {
+  Pieces pieces = Pieces::kBlocks;
+  int num_passes = 0;
 };
 
 // How a tensor is cut depends on method, shape and parameters: the method is asked once per shape.
-Result<Pieces> pieces_of(const Plan& plan, const TensorJob& job, std::map<Shape, Pieces>& known) {
+Result<Cut> cut_of(const Plan& plan, const TensorJob& job, std::map<Shape, Cut>& known) {
   const auto found = known.find(job.shape);
   if (found != known.end()) return found->second;
   SKEIN_ASSIGN(const auto tensor, plan.model->tensor(job));
-  return known.emplace(job.shape, tensor->pieces()).first->second;
+  return known.emplace(job.shape, Cut{tensor->pieces(), tensor->num_passes()}).first->second;
 }
 
 Result<Needs> needs_of(const Plan& plan) {
   Needs needs;
-  std::map<Shape, Pieces> known;
+  std::map<Shape, Cut> known;
   for (const auto& tensor : plan.tensors) {
-    Pieces pieces = Pieces::kBlocks;
+    Cut cut;
     std::int64_t working = 0;
     if (tensor.job >= 0) {
       const auto& job = plan.jobs[static_cast<std::size_t>(tensor.job)];
-      SKEIN_ASSIGN(pieces, pieces_of(plan, job, known));
+      SKEIN_ASSIGN(cut, cut_of(plan, job, known));
       working = plan.model->working_bytes(job);
     }
-    const BlockLayout blocks = layout(pieces, tensor.shape);
+    needs.has_passes = needs.has_passes || cut.num_passes > 0;
+    const BlockLayout blocks = layout(cut.pieces, tensor.shape);
     const std::int64_t bytes = BlockBuffers::bytes_for(tensor, std::min(blocks.block_elements, blocks.num_elements));
-    if (pieces == Pieces::kTensor) {
+    if (cut.pieces == Pieces::kTensor) {
       needs.whole_bytes = std::max(needs.whole_bytes, bytes + working);
     } else {
       needs.block_bytes = std::max(needs.block_bytes, bytes);
@@ -74,10 +83,15 @@ Result<MemoryPlan> plan_memory(const Plan& plan, std::int64_t memory_bytes, int 
     memory.num_workers = static_cast<int>(std::clamp<std::int64_t>(room / needs.block_bytes, 1, max_workers));
   }
   memory.worker_bytes = needs.block_bytes;
-  const std::int64_t left = room - memory.num_workers * needs.block_bytes;
+  std::int64_t left = room - memory.num_workers * needs.block_bytes;
   // Two tensors per worker keep all of them busy while one tensor's pass ends.
-  memory.tensors_bytes = needs.working_bytes + std::min(left, (2 * memory.num_workers - 1) * needs.working_bytes);
-  memory.peak_bytes = fixed + needs.whole_bytes + memory.num_workers * needs.block_bytes + memory.tensors_bytes;
+  const std::int64_t more_tensors = std::min(left, (2 * memory.num_workers - 1) * needs.working_bytes);
+  memory.tensors_bytes = needs.working_bytes + more_tensors;
+  left -= more_tensors;
+  memory.has_passes = needs.has_passes;
+  if (left >= kLeastPrefetchBytes && needs.whole_bytes == 0) memory.prefetch_bytes = std::min(left, kMostPrefetchBytes);
+  memory.peak_bytes =
+      fixed + needs.whole_bytes + memory.num_workers * needs.block_bytes + memory.tensors_bytes + memory.prefetch_bytes;
   return memory;
 }
 

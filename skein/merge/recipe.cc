@@ -70,10 +70,8 @@ class StageWalk {
                           printable(recipes_[stage].name), "\" needs its own result")};
     }
     for (const ModelRef& model : recipes_[stage].models()) {
-      const auto needed = std::find_if(recipes_.begin(), recipes_.end(), [&](const Recipe& other) {
-        return !other.name.empty() && other.name == model.path && model.revision.empty();
-      });
-      if (needed != recipes_.end()) SKEIN_TRY(visit(static_cast<std::size_t>(needed - recipes_.begin())));
+      if (model.revision.empty()) SKEIN_TRY(visit_named(model.path));
+      if (model.adapter_revision.empty()) SKEIN_TRY(visit_named(model.adapter));
     }
     done_.insert(stage);
     order.push_back(stage);
@@ -83,6 +81,12 @@ class StageWalk {
   std::vector<std::size_t> order;
 
  private:
+  Status visit_named(const std::string& name) {
+    const auto has_name = [&](const Recipe& other) { return !name.empty() && other.name == name; };
+    const auto needed = std::find_if(recipes_.begin(), recipes_.end(), has_name);
+    return needed == recipes_.end() ? Status() : visit(static_cast<std::size_t>(needed - recipes_.begin()));
+  }
+
   const std::vector<Recipe>& recipes_;
   std::set<std::size_t> entered_, done_;
 };

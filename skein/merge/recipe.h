@@ -30,8 +30,8 @@ using Settings = std::map<std::string, Setting>;
 
 // The value for a tensor at depth t in [0, 1] of its slice: a kNumber is interpolated between the values, bools and
 // words are stepped. Nothing where no case fits: the next level of the recipe is asked then.
-std::optional<ParameterValue> value_at(const Setting& setting, ParameterSpec::Kind kind,
-                                       const std::string& tensor_name, double t);
+std::optional<ParameterValue> value_at(const Setting& setting, ParameterSpec::Kind kind, const std::string& tensor_name,
+                                       double t);
 
 struct InputModel {
   ModelRef model;
@@ -59,8 +59,14 @@ struct OutputModule {
 
 // Where the embedding row of one token comes from.
 struct TokenRow {
-  enum class Kind { kDefault, kModel, kToken, kTokenId, kZero };  // the usual rule; a model's row of the token itself,
-                                                                  // of another token, of an id; zeros
+  enum class Kind {
+    kDefault,
+    kModel,
+    kToken,
+    kTokenId,
+    kZero
+  };  // the usual rule; a model's row of the token itself,
+      // of another token, of an id; zeros
   Kind kind = Kind::kDefault;
   ModelRef model;
   std::string token;          // kToken

@@ -10,74 +10,18 @@
 #include "skein/io/output_folder.h"
 #include "skein/io/safetensors.h"
 #include "skein/merge/adapter_merge.h"
-#include "skein/merge/input_alignment.h"
 #include "skein/merge/journal.h"
 #include "skein/merge/manifest.h"
-#include "skein/merge/merge_description.h"
 #include "skein/merge/merge_statistics.h"
 #include "skein/merge/output_files.h"
-#include "skein/merge/recipe.h"
 #include "skein/merge/run_adapter_merge.h"
+#include "skein/merge/stages.h"
 
 namespace skein::merge {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using Records = std::map<std::size_t, TensorRecord>;
-
-struct ParsedRecipe {
-  std::string text;
-  std::vector<Recipe> stages;
-  std::vector<std::size_t> order;  // the result last
-};
-
-Result<ParsedRecipe> parse(Env& env, const std::string& path) {
-  ParsedRecipe parsed;
-  SKEIN_ASSIGN(parsed.text, read_text_file(env, path, 4 << 20));
-  SKEIN_ASSIGN(parsed.stages, parse_recipes(parsed.text, path));
-  SKEIN_ASSIGN(parsed.order, stage_order(parsed.stages));
-  return parsed;
-}
-
-// A recipe with everything opened that its stage is made of.
-struct Stage {
-  Recipe recipe;  // names of earlier stages replaced by their folders
-  std::unique_ptr<InputAlignment> alignment;
-  std::unique_ptr<Plan> plan;
-};
-
-// Every reference of a recipe to a model.
-void for_each_model(Recipe& recipe, const std::function<void(ModelRef&)>& each) {
-  if (recipe.base_model) each(*recipe.base_model);
-  for (auto& module : recipe.modules) {
-    for (auto& input : module.models) each(input.model);
-    for (auto& slice : module.slices) {
-      if (slice.base_model) each(*slice.base_model);
-      for (auto& source : slice.sources) each(source.model);
-    }
-  }
-  if (!recipe.tokenizer) return;
-  each(recipe.tokenizer->model);
-  for (auto& [token, row] : recipe.tokenizer->tokens) each(row.model);
-}
-
-// stage_folders: finished stages by name.
-Result<std::unique_ptr<Stage>> plan_stage(Env& env, const Recipe& recipe, const MergeRequest& request,
-                                          const std::map<std::string, std::string>& stage_folders) {
-  auto stage = std::make_unique<Stage>();
-  stage->recipe = recipe;
-  for_each_model(stage->recipe, [&](ModelRef& model) {
-    const auto found = stage_folders.find(model.path);
-    if (found != stage_folders.end() && model.revision.empty()) model.path = found->second;
-  });
-  SKEIN_ASSIGN(auto sources, open_inputs(env, stage->recipe));
-  SKEIN_ASSIGN(stage->alignment, InputAlignment::make(env, stage->recipe, sources, request.truncate_embeddings));
-  const PlanOptions options{
-      .shard_bytes = request.shard_bytes, .seed = request.seed, .num_workers = request.num_threads};
-  SKEIN_ASSIGN(stage->plan, make_plan(stage->recipe, std::move(sources), options,
-                                      [&](OutputTensor& tensor) { return stage->alignment->adjust(tensor); }));
-  return stage;
-}
 
 // ---- one stage on this rank ----
 
@@ -338,7 +282,7 @@ class StageRun {
 };
 
 // What can be refused before any file is opened.
-Status check_request(Env& env, const Comm& comm, const MergeRequest& request, const ParsedRecipe& parsed) {
+Status check_request(Env& env, const Comm& comm, const MergeRequest& request, const RecipeFile& parsed) {
   if (comm.rank() == 0 && env.exists(request.out) && !request.overwrite && !request.resume) {
     return Error{concat(request.out, " exists already; give another name, or --overwrite to replace it")};
   }
@@ -354,27 +298,31 @@ Status check_request(Env& env, const Comm& comm, const MergeRequest& request, co
 }  // namespace
 
 Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request) {
-  auto read = parse(env, request.recipe_path);
+  auto read = read_recipe_file(env, request.recipe_path);
   SKEIN_TRY(agree(comm, read.ok() ? check_request(env, comm, request, *read) : Status(read.error())));
-  const ParsedRecipe parsed = std::move(*read);
+  const RecipeFile parsed = std::move(*read);
   const std::string stages_folder =
       join_path(parent_folder(request.out), concat(".", base_name(request.out), ".skein-stages"));
   std::map<std::string, std::string> stage_folders;
   MergeSummary summary;
   for (const std::size_t stage : parsed.order) {
-    const Recipe& recipe = parsed.stages[stage];
     const bool is_result = stage == parsed.order.back();
+    const Recipe recipe = with_folders(parsed.stages[stage], stage_folders);
     const std::string out = is_result ? request.out : join_path(stages_folder, recipe.name);
     MergeRequest own = request;
-    if (!is_result) own.resume = own.resume || plan_digest_of(env, out) != "";
+    if (!is_result) {  // what an earlier run left there is gone on with, or makes way
+      own.resume = own.resume || plan_digest_of(env, out) != "";
+      own.overwrite = true;
+      own.statistics_page = nullptr;
+      stage_folders[recipe.name] = out;
+    }
     const auto adapters = merges_adapters(env, recipe);
     SKEIN_TRY(agree(comm, adapters.ok() ? Status() : Status(adapters.error())));
     if (*adapters) {
       SKEIN_ASSIGN(summary, run_adapter_merge(env, comm, own, recipe, parsed.text, out));
-      if (!is_result) stage_folders[recipe.name] = out;
       continue;
     }
-    auto planned = plan_stage(env, recipe, own, stage_folders);
+    auto planned = plan_stage(env, recipe, own);
     SKEIN_TRY(agree(comm, planned.ok() ? Status() : Status(planned.error())));
     const Plan& plan = *(*planned)->plan;
     const std::string root_digest = broadcast_text(comm, plan.digest, 0);
@@ -385,28 +333,9 @@ Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request
       for (const auto& warning : plan.warnings) request.on_warning(warning);
     }
     SKEIN_ASSIGN(summary, StageRun(env, comm, own, parsed.text, **planned, out).run());
-    if (!is_result) stage_folders[recipe.name] = out;
   }
   if (comm.rank() == 0 && parsed.order.size() > 1) SKEIN_TRY(env.remove_tree(stages_folder));
   return summary;
-}
-
-Result<DryRun> dry_run(Env& env, const MergeRequest& request) {
-  SKEIN_ASSIGN(ParsedRecipe parsed, parse(env, request.recipe_path));
-  if (parsed.order.size() > 1) {
-    return Error{concat(request.recipe_path,
-                        " has stages, whose results must be there before the last can be planned; "
-                        "--dry-run shows recipes of one stage")};
-  }
-  const Recipe& recipe = parsed.stages[parsed.order.back()];
-  SKEIN_ASSIGN(const bool adapters, merges_adapters(env, recipe));
-  if (adapters) return Error{concat(recipe.path, " merges adapters alone, which is done at once, without a plan")};
-  SKEIN_ASSIGN(const auto stage, plan_stage(env, recipe, request, {}));
-  SKEIN_ASSIGN(const MemoryPlan memory, plan_memory(*stage->plan, request.memory_bytes, request.num_threads));
-  if (request.on_warning) {
-    for (const auto& warning : stage->plan->warnings) request.on_warning(warning);
-  }
-  return DryRun{plan_as_text(*stage->plan, memory), plan_as_json(*stage->plan, memory)};
 }
 
 }  // namespace skein::merge

@@ -50,7 +50,8 @@ struct MergeSummary {
 // On rank 0 the summary is of the whole job.
 Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request);
 
-// A recipe's last stage planned, for --dry-run: nothing is written. Earlier stages must not be needed.
+// A recipe planned, for --dry-run: nothing is written. Of several stages each is planned on what the earlier ones would
+// give.
 struct DryRun {
   std::string text;
   Json json;

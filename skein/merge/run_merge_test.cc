@@ -275,6 +275,68 @@ models:
   for (const auto& name : or_throw(env_->list("."))) EXPECT_THAT(name, ::testing::Not(HasSubstr("stages")));
 }
 
+TEST_F(RunMergeTest, ADryRunPlansStagesOnWhatEarlierOnesWouldGive) {
+  recipe(R"(name: tall
+merge_method: passthrough
+slices:
+- sources: [{model: a, layer_range: [0, 2]}]
+- sources: [{model: b, layer_range: [0, 2]}]
+---
+name: taller
+merge_method: passthrough
+slices:
+- sources: [{model: tall, layer_range: [0, 4]}]
+- sources: [{model: tall, layer_range: [2, 3]}]
+---
+merge_method: linear
+models: [{model: taller, parameters: {weight: 1}}]
+)");
+  const auto planned = dry_run(*env_, request());
+  ASSERT_TRUE(planned.ok()) << planned.error().message;
+  const Json& stages = planned->json["stages"];
+  ASSERT_EQ(stages.size(), 3u);
+  EXPECT_EQ(stages[0]["stage"], "tall");
+  const auto before = or_throw(env_->list("."));
+  ASSERT_TRUE(merge(*env_).ok());
+  EXPECT_THAT(before, ::testing::Not(::testing::Contains("out"))) << "a dry run writes nothing";
+  // The plan of the last stage, made without the others' bytes, is what comes out.
+  const auto weights = or_throw(open_safetensors_folder(*env_, "out"));
+  ASSERT_EQ(stages[2]["tensors"].size(), weights->tensors().size());
+  EXPECT_EQ(weights->tensors().size(), 3u + 5u * 3u) << "five layers of three tensors";
+  EXPECT_EQ(stages[2]["write_bytes"], stages[2]["read_bytes"]) << "one model in, one out, of the same type";
+}
+
+TEST_F(RunMergeTest, AStageLeftByAKilledRunIsGoneOnWithOrMakesWay) {
+  const std::string staged = R"(name: half
+merge_method: linear
+models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]
+---
+merge_method: linear
+models: [{model: half, parameters: {weight: 1}}, {model: WHICH, parameters: {weight: 1}}]
+)";
+  const auto with = [&](const std::string& model) {
+    std::string text = staged;
+    recipe(text.replace(text.find("WHICH"), 5, model));
+  };
+  with("b");
+  ASSERT_TRUE(merge(*env_).ok());
+  const auto expected = content("out");
+  or_throw(env_->remove_tree("out"));
+  with("nowhere");  // the last stage fails: the first is there
+  ASSERT_FALSE(merge(*env_).ok());
+  const std::string stage = ".out.skein-stages/half/model.safetensors";
+  const auto made_at = or_throw(env_->facts(stage)).inode;
+  ASSERT_FALSE(merge(*env_).ok());
+  EXPECT_EQ(or_throw(env_->facts(stage)).inode, made_at) << "a finished stage is not made again";
+  // Another recipe with a stage of that name.
+  std::string other = staged;
+  recipe(other.replace(other.find("weight: 1"), 9, "weight: 3").replace(other.find("WHICH"), 5, "b"));
+  const auto merged = merge(*env_);
+  ASSERT_TRUE(merged.ok()) << merged.error().message;
+  EXPECT_NE(content("out")["model.safetensors"], expected.at("model.safetensors"));
+  EXPECT_FALSE(env_->exists(".out.skein-stages"));
+}
+
 TEST_F(RunMergeTest, NumbersTheLayersOfStackedSlicesAnew) {
   recipe(R"(merge_method: passthrough
 slices:

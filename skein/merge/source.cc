@@ -62,6 +62,7 @@ class FolderSource : public Source {
     SKEIN_ASSIGN(auto file, env.open(path));
     SKEIN_ASSIGN(InputFile input, describe_input_file(env, path, *file));
     files.push_back(std::move(input));
+    if (room != nullptr && &env == &real_env()) file = room->wrap(std::move(file), path);
     const ReadableFile* raw = file.get();
     opened_.emplace(path, std::move(file));
     return raw;
@@ -75,8 +76,10 @@ class FolderSource : public Source {
 
 }  // namespace
 
-Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const std::string& beside) {
+Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const std::string& beside,
+                                            std::shared_ptr<PrefetchRoom> room) {
   auto source = std::make_unique<FolderSource>();
+  source->room = std::move(room);
   source->ref = ref;
   SKEIN_ASSIGN(source->folder, resolve_model_path(env, ref.path, ref.revision, beside));
   if (!ref.adapter.empty()) {

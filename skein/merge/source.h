@@ -9,6 +9,7 @@
 #include "skein/base/result.h"
 #include "skein/io/env.h"
 #include "skein/io/json.h"
+#include "skein/io/prefetch_room.h"
 #include "skein/merge/model_ref.h"
 #include "skein/merge/tensor_reader.h"
 
@@ -25,10 +26,11 @@ class Source {
  public:
   virtual ~Source() = default;
   ModelRef ref;
-  std::string folder;            // of the model (the .gguf file for a GGUF)
-  std::string adapter_folder;    // empty: no adapter
-  Json config;                   // config.json, {} if there is none
-  std::vector<InputFile> files;  // of weights, sorted by path
+  std::string folder;                  // of the model (the .gguf file for a GGUF)
+  std::string adapter_folder;          // empty: no adapter
+  Json config;                         // config.json, {} if there is none
+  std::vector<InputFile> files;        // of weights, sorted by path
+  std::shared_ptr<PrefetchRoom> room;  // what the files are wrapped with; null: not
 
   // Sorted by name, an adapter's effect included.
   virtual const std::vector<std::string>& names() const = 0;
@@ -37,8 +39,9 @@ class Source {
 };
 
 // Opens a model folder: safetensors with or without an index. beside: the recipe's folder. The adapter of `ref` is the
-// caller's to fold in (see with_adapter in adapter_source.h).
-Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const std::string& beside);
+// caller's to fold in (see with_adapter in adapter_source.h). room: for files of real_env(); may be null.
+Result<std::unique_ptr<Source>> open_source(Env& env, const ModelRef& ref, const std::string& beside,
+                                            std::shared_ptr<PrefetchRoom> room = nullptr);
 
 // What check_unchanged will compare. file: open at `path`.
 Result<InputFile> describe_input_file(Env& env, const std::string& path, const ReadableFile& file);

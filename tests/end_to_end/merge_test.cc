@@ -196,6 +196,25 @@ TEST(Merge, CtrlCPrintsTheCommandThatGoesOn) {
   EXPECT_EQ(run_skein(models.merge("out", {"--resume"})).code, 0);
 }
 
+TEST(MergeBench, MeasuresMergesTheirLineAndCp) {
+  const TemporaryFolder folder;
+  const auto rows_of = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"bench", "merge",     "--shape", "tiny",  "--rounds",
+                                   "1",     "--methods", "linear",  "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = run_skein(words);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return json_of(outcome.out)["rows"];
+  };
+  const Json beside = rows_of({"--work", folder / "work", "--peer", "true"});  // a peer that does nothing
+  EXPECT_GT(beside.at(0).at("skein s").get<double>(), 0);
+  EXPECT_GT(beside.at(0).at("mergekit s").get<double>(), 0);
+  EXPECT_TRUE(exists(folder / "work/tiny-tuned-3/model.safetensors")) << "made models are kept in a work folder";
+  EXPECT_EQ(rows_of({"--work", folder / "work", "--line"}).size(), 11u) << "2 to 8 models, four sizes";
+  EXPECT_GT(rows_of({"--against-cp", folder.path(), "--gigabytes", "0.1"}).at(0).at("ratio").get<double>(), 0);
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("work")) << "the large files are removed";
+}
+
 #ifdef SKEIN_MPIRUN
 TEST(Merge, GivesTheSameBytesOnAnyNumberOfRanks) {
   const Models models(5, 128);

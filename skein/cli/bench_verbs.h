@@ -1,0 +1,10 @@
+// The benchmarks of skein bench. How to add one: bench_command.cc.
+#pragma once
+
+#include "skein/cli/verbs.h"
+
+namespace skein {
+
+void add_merge_bench(CLI::App& bench, Job& job);
+
+}  // namespace skein
