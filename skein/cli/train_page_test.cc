@@ -21,6 +21,11 @@ TEST(TrainPage, ANameCannotEndTheScript) {
   EXPECT_THAT(train_page("</script><b>", ""), Not(HasSubstr("</script><b>")));
 }
 
+// At the top of a script `const top` is a syntax error: the window has a `top` already.
+TEST(TrainPage, ItsNamesAreInAScopeOfTheirOwn) {
+  EXPECT_THAT(train_page("news", ""), HasSubstr("\"use strict\";\n{"));
+}
+
 TEST(TrainPage, AsksNothingOfTheNetwork) {
   const std::string page = train_page("news", "");
   for (const char* word : {"https://", "src=", "@import", "url("}) EXPECT_THAT(page, Not(HasSubstr(word)));
