@@ -15,6 +15,15 @@ std::string resolved(const std::string& plan, const std::string& path) {
   return path.empty() || path.front() == '/' ? path : join_path(parent_folder(plan), path);
 }
 
+// MODEL, MODEL+ADAPTER or {base}+ADAPTER: recipes of merges lie elsewhere, so both halves need the plan's folder.
+std::string resolved_checkpoint(const std::string& plan, const std::string& checkpoint) {
+  const std::size_t plus = checkpoint.find('+');
+  const std::string model = checkpoint.substr(0, plus);
+  std::string whole = model.starts_with("{base}") ? model : resolved(plan, model);
+  if (plus != std::string::npos) whole += "+" + resolved(plan, checkpoint.substr(plus + 1));
+  return whole;
+}
+
 // Reads one kind of mapping: which keys there are, and what each does.
 class Mapping {
  public:
@@ -124,6 +133,7 @@ class Mapping {
 
 Status read_task(const YamlNode& node, const Plan& plan, PlanTask& task) {
   task.limit = plan.limit;
+  task.templates = plan.templates;
   if (node.is_scalar()) {
     task.data = {resolved(plan.path, node.text)};
     return {};
@@ -135,7 +145,8 @@ Status read_task(const YamlNode& node, const Plan& plan, PlanTask& task) {
       .text("metric", task.metric)
       .text("expert", task.own_expert)
       .flag("held_in", task.is_held_in)
-      .count("limit", task.limit);
+      .count("limit", task.limit)
+      .count("templates", task.templates);
   SKEIN_TRY(mapping.read(node, "a task"));
   if (task.data.empty()) return Error{concat(yaml_place(plan.path, node.line), ": a task without \"data\"")};
   if (!task.own_expert.empty()) task.is_held_in = true;
@@ -309,8 +320,7 @@ Status read_merging(const YamlNode& node, Plan& plan) {
     Mapping inner(plan.path);
     inner.others([&](const YamlMember& member) -> Status {
       if (!member.value.is_scalar()) return inner.wrong(member.value, member.key, "a checkpoint");
-      const bool of_base = member.value.text.starts_with("{base}");
-      grid.experts.emplace_back(member.key, of_base ? member.value.text : resolved(plan.path, member.value.text));
+      grid.experts.emplace_back(member.key, resolved_checkpoint(plan.path, member.value.text));
       return {};
     });
     return inner.read(experts, "\"experts\"");
@@ -379,6 +389,7 @@ Result<Plan> read_plan(Env& env, const std::string& path) {
       .key("merging", keep(merging))
       .text("reference", plan.reference)
       .count("limit", plan.limit)
+      .count("templates", plan.templates)
       .one_of("scoring", plan.scoring, {"phatgoose", "t0", "lm-eval"})
       .one_of("over_templates", plan.over_templates, {"mean", "median"})
       .count("max_new_tokens", plan.max_new_tokens, 1)

@@ -19,7 +19,8 @@ struct PlanTask {
   std::string name;  // empty: the examples' own
   std::string category, metric, own_expert;
   bool is_held_in = false;
-  std::int64_t limit = 0;  // ids; 0: all
+  std::int64_t limit = 0;      // ids; 0: all
+  std::int64_t templates = 0;  // wordings of each id, the first in the file; 0: all
 };
 
 struct PlanMethod {
@@ -54,7 +55,7 @@ struct Plan {
   std::string base, library, reference;
   std::string scoring = "phatgoose", over_templates = "mean", separator = "\n";
   std::vector<std::string> stop;
-  std::int64_t limit = 0, max_new_tokens = 32, max_input = 512, max_target = 512, resamples = 10000;
+  std::int64_t limit = 0, templates = 0, max_new_tokens = 32, max_input = 512, max_target = 512, resamples = 10000;
   std::uint64_t seed = 0;
   bool chat = false;
   std::vector<PlanTask> tasks;

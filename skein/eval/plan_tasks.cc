@@ -45,6 +45,12 @@ void keep_first_ids(std::vector<Example>& examples, std::int64_t limit) {
   });
 }
 
+void keep_first_templates(std::vector<Example>& examples, std::int64_t templates) {
+  if (templates == 0) return;
+  std::map<std::string, std::int64_t> seen;
+  std::erase_if(examples, [&](const Example& example) { return ++seen[example.id] > templates; });
+}
+
 }  // namespace
 
 Result<std::vector<AskedTask>> read_plan_tasks(Env& env, const Plan& plan) {
@@ -75,6 +81,7 @@ Result<std::vector<AskedTask>> read_plan_tasks(Env& env, const Plan& plan) {
     for (std::size_t t = first; t < asked.size(); ++t) {
       make_distinct(asked[t].examples);
       keep_first_ids(asked[t].examples, entry.limit);
+      keep_first_templates(asked[t].examples, entry.templates);
       add_rates(asked[t]);
     }
   }

@@ -34,6 +34,16 @@ TEST(PlanTasks, LimitIdsAndKeepTheirTemplates) {
   EXPECT_DOUBLE_EQ(asked[0].majority, 1);
 }
 
+TEST(PlanTasks, KeepTheFirstTemplatesOfEachId) {
+  const auto asked =
+      or_throw(ask(line("1", "a") + line("1", "b") + line("2", "b") + line("2", "a") + line("2", "c"),
+                   {{.data = {"a.jsonl"}, .templates = 2}, {.data = {"a.jsonl"}, .name = "one", .templates = 1}}));
+  std::string kept;
+  for (const Example& example : asked[0].examples) kept += example.id + example.template_name + " ";
+  EXPECT_EQ(kept, "1a 1b 2b 2a ");
+  EXPECT_EQ(asked[1].examples.size(), 2u);
+}
+
 TEST(PlanTasks, NumberExamplesThatCannotBeToldApart) {
   const auto asked = or_throw(ask(line("1", "a") + line("1", "a"), {{.data = {"a.jsonl"}}}));
   EXPECT_EQ(asked[0].examples[1].id, "1 #1");

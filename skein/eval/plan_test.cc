@@ -124,7 +124,7 @@ TEST(MergeGrid, WritesRecipesOfTheMergeGrammar) {
   EXPECT_EQ(recipe.find("parameters")->find("normalize")->text, "true");
   ASSERT_EQ(recipe.find("models")->items.size(), 2u);
   EXPECT_EQ(recipe.find("models")->items[0].find("model")->text, "plans/p/one-trec");
-  EXPECT_EQ(recipe.find("models")->items[1].find("model")->text, "plans/p/one+ad/cola");
+  EXPECT_EQ(recipe.find("models")->items[1].find("model")->text, "plans/p/one+plans/ad/cola");
   EXPECT_EQ(recipe.find("models")->items[1].find("parameters")->find("density")->text, "0.2");
   EXPECT_EQ(merge_recipe(plan.merging, {"linear", "x", 0, {2}}, {}).find("base_model"), std::string::npos);
 }

@@ -15,23 +15,29 @@ namespace {
 
 constexpr std::int64_t kCacheLine = 64;
 
-// One thread's room for a block of rows.
-struct Workspace {
+// Of a pass over few rows too: their pairs and the panels of B are shared out among the threads, not the rows, so that
+// a single token keeps all of them busy and no expert is read twice.
+constexpr std::int64_t kBlockRows = 512;  // keeps the middle within the second-level cache
+
+// One part's room for a block of rows.
+struct PartWork {
   std::vector<std::int64_t> begin, end;    // of each expert's segment of pairs (E)
   std::vector<std::int32_t> rows;          // of each pair, within the block; pairs by expert
   std::vector<float> weights;              // of each pair
   std::vector<float> middle;               // (pairs, R rounded up) of T
   std::vector<RankPiece> pieces;           // the same pairs by row
   std::vector<std::int64_t> pieces_begin;  // (rows + 1)
+  std::int64_t middle_width = 0;
 };
 
 struct Block {
   std::int64_t begin = 0, end = 0;
+  std::int64_t num_rows() const { return end - begin; }
 };
 
 // Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts. A row that
 // names an expert twice becomes one pair: its weights are added.
-void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, Workspace& work) {
+void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, PartWork& work) {
   const std::int64_t k = mixture.ids.size(1);
   const std::int32_t* ids = mixture.ids.const_data_ptr<std::int32_t>();
   const float* weights = mixture.weights.const_data_ptr<float>();
@@ -44,11 +50,12 @@ void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& 
   std::int64_t num_pairs = 0;
   for (int e = 0; e < slot.num_experts(); ++e) {
     work.begin[e] = num_pairs;
+    if (work.end[e] > 0) slot.use(e);
     num_pairs += std::exchange(work.end[e], num_pairs);
   }
   work.rows.resize(num_pairs);
   work.weights.resize(num_pairs);
-  for (std::int64_t row = 0; row < block.end - block.begin; ++row) {
+  for (std::int64_t row = 0; row < block.num_rows(); ++row) {
     for (std::int64_t i = (block.begin + row) * k; i < (block.begin + row + 1) * k; ++i) {
       if (!counts(i)) continue;
       std::int64_t& end = work.end[ids[i]];
@@ -60,25 +67,13 @@ void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& 
       work.weights[end++] = weights[i];
     }
   }
-}
-
-// z of every pair, expert by expert.
-template <typename T>
-void shrink_block(const LoraKernels<T>& kernels, const BankSlot& slot, const T* x, std::int64_t x_stride,
-                  Workspace& work, std::int64_t middle_width) {
-  T* const middle = reinterpret_cast<T*>(work.middle.data());
-  for (int e = 0; e < slot.num_experts(); ++e) {
-    const std::int64_t first = work.begin[e];
-    const std::int64_t count = work.end[e] - first;
-    if (count == 0) continue;
-    kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x, x_stride, work.rows.data() + first, work.weights.data() + first,
-                   count, middle + first * middle_width, round_up(slot.rank(e), kRankBlock));
-  }
+  work.middle_width = round_up(slot.max_rank(), kRankBlock);
+  work.middle.resize(work.rows.size() * work.middle_width);  // f32 room: twice what bf16 needs
 }
 
 // The pairs again, row by row: experts ascending, whatever the row's neighbours.
 template <typename T>
-void gather_by_row(const BankSlot& slot, std::int64_t num_rows, std::int64_t middle_width, Workspace& work) {
+void gather_by_row(const BankSlot& slot, std::int64_t num_rows, PartWork& work) {
   constexpr std::int64_t kPack = LoraKernels<T>::kPack;
   work.pieces_begin.assign(num_rows + 2, 0);
   for (int e = 0; e < slot.num_experts(); ++e) {
@@ -91,8 +86,8 @@ void gather_by_row(const BankSlot& slot, std::int64_t num_rows, std::int64_t mid
     const std::int64_t count = work.end[e] - work.begin[e];
     if (count == 0) continue;
     RankPiece piece;
-    piece.z = middle + work.begin[e] * middle_width;
-    piece.b_begin = slot.packed_b<T>(e) - slot.packed_b<T>(0);
+    piece.z = middle + work.begin[e] * work.middle_width;
+    piece.b_begin = slot.packed_b<T>(e) - slot.packed_b_base<T>();
     piece.steps = round_up(slot.rank(e), kPack) / kPack;
     const std::int64_t panel_bytes = piece.steps * kPack * kExpandColumns * static_cast<std::int64_t>(sizeof(T));
     piece.ahead_size = round_up((panel_bytes + count - 1) / count, kCacheLine);
@@ -105,46 +100,85 @@ void gather_by_row(const BankSlot& slot, std::int64_t num_rows, std::int64_t mid
   }
 }
 
-// Panel by panel: the panels of all experts stay in the first-level cache while the rows pass.
+// z of the pairs [first, last) of a part, expert by expert.
 template <typename T>
-void expand_block(const LoraKernels<T>& kernels, const BankSlot& slot, std::int64_t num_rows, T* y,
-                  std::int64_t y_stride, Workspace& work) {
-  for (std::int64_t c = 0; c < slot.d_out(); c += kExpandColumns) {
-    kernels.expand(slot.packed_b<T>(0), work.pieces.data(), work.pieces_begin.data(), num_rows, y + c, y_stride,
+void shrink_pairs(const LoraKernels<T>& kernels, const BankSlot& slot, const T* x, std::int64_t x_stride,
+                  std::int64_t first, std::int64_t last, PartWork& work) {
+  T* const middle = reinterpret_cast<T*>(work.middle.data());
+  for (int e = 0; e < slot.num_experts(); ++e) {
+    const std::int64_t begin = std::max(first, work.begin[e]), end = std::min(last, work.end[e]);
+    if (begin >= end) continue;
+    const std::int64_t z_width = round_up(slot.rank(e), kRankBlock);
+    T* const z = middle + work.begin[e] * work.middle_width + (begin - work.begin[e]) * z_width;
+    kernels.shrink(slot.packed_a<T>(e), slot.d_in(), x, x_stride, work.rows.data() + begin, work.weights.data() + begin,
+                   end - begin, z, z_width);
+  }
+}
+
+std::int64_t num_panels(const BankSlot& slot) { return (slot.d_out() + kExpandColumns - 1) / kExpandColumns; }
+
+// Panels [first, last) of a part's outputs: the panel of all experts stays in the first-level cache while the rows
+// pass.
+template <typename T>
+void expand_panels(const LoraKernels<T>& kernels, const BankSlot& slot, std::int64_t num_rows, T* y,
+                   std::int64_t y_stride, std::int64_t first, std::int64_t last, const PartWork& work) {
+  static thread_local std::vector<RankPiece> pieces;
+  pieces = work.pieces;
+  for (RankPiece& piece : pieces) piece.b_begin += piece.steps * first * kExpandColumns * LoraKernels<T>::kPack;
+  for (std::int64_t c = first * kExpandColumns; c < std::min(last * kExpandColumns, slot.d_out());
+       c += kExpandColumns) {
+    kernels.expand(slot.packed_b_base<T>(), pieces.data(), work.pieces_begin.data(), num_rows, y + c, y_stride,
                    std::min(kExpandColumns, slot.d_out() - c));
-    const std::int64_t columns = std::min(kExpandColumns, round_up(slot.d_out(), kColumnBlock) - c);
-    for (RankPiece& piece : work.pieces) piece.b_begin += piece.steps * columns * LoraKernels<T>::kPack;
+    for (RankPiece& piece : pieces) piece.b_begin += piece.steps * kExpandColumns * LoraKernels<T>::kPack;
+  }
+}
+
+// Calls visit(part, begin, end) for what [first, last) of all parts' units, one after the other, is of each.
+template <class Sizes, class Visit>
+void visit_range(std::size_t num_parts, std::int64_t first, std::int64_t last, const Sizes& size_of,
+                 const Visit& visit) {
+  for (std::size_t i = 0; i < num_parts && last > 0; ++i) {
+    const std::int64_t size = size_of(i);
+    if (first < size) visit(i, std::max<std::int64_t>(first, 0), std::min(last, size));
+    first -= size;
+    last -= size;
   }
 }
 
 template <typename T>
-void apply_block(const LoraKernels<T>& kernels, const BankSlot& slot, const Block& block, const at::Tensor& x,
-                 const at::Tensor& y, Workspace& work) {
-  const std::int64_t middle_width = round_up(slot.max_rank(), kRankBlock);
-  work.middle.resize(work.rows.size() * middle_width);  // f32 room: twice what bf16 needs
-  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
-  T* const y_rows = static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0);
-  shrink_block(kernels, slot, x_rows, x.stride(0), work, middle_width);
-  gather_by_row<T>(slot, block.end - block.begin, middle_width, work);
-  expand_block(kernels, slot, block.end - block.begin, y_rows, y.stride(0), work);
-}
-
-template <typename T>
-void apply_packed(const LoraKernels<T>& kernels, const BankSlot& slot, const Mixture& mixture, const at::Tensor& x,
-                  const at::Tensor& y) {
-  // Long blocks give each expert more rows per reading of its weights; 256 rows keep the middle within the cache.
-  const std::int64_t num_rows = x.size(0);
-  const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const std::int64_t block_rows = std::clamp<std::int64_t>((num_rows + threads - 1) / threads, 1, 256);
-  const std::int64_t num_blocks = (num_rows + block_rows - 1) / block_rows;
-  at::parallel_for(0, num_blocks, 1, [&](std::int64_t first, std::int64_t last) {
-    static thread_local Workspace work;
-    for (std::int64_t i = first; i < last; ++i) {
-      const Block block{i * block_rows, std::min(num_rows, (i + 1) * block_rows)};
-      group_by_expert(slot, mixture, block, work);
-      if (!work.rows.empty()) apply_block(kernels, slot, block, x, y, work);
+void apply_packed(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const at::Tensor& x) {
+  static thread_local std::vector<PartWork> own_room;
+  std::vector<PartWork>& work = own_room;  // the other threads are to use this one's
+  if (work.size() < parts.size()) work.resize(parts.size());
+  for (std::int64_t at = 0; at < x.size(0); at += kBlockRows) {
+    const Block block{at, std::min(x.size(0), at + kBlockRows)};
+    const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
+    std::int64_t pairs = 0, panels = 0;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      group_by_expert(*parts[i].slot, parts[i].mixture, block, work[i]);
+      gather_by_row<T>(*parts[i].slot, block.num_rows(), work[i]);
+      pairs += static_cast<std::int64_t>(work[i].rows.size());
+      panels += num_panels(*parts[i].slot);
     }
-  });
+    if (pairs == 0) continue;
+    at::parallel_for(0, pairs, 1, [&](std::int64_t first, std::int64_t last) {
+      visit_range(
+          parts.size(), first, last, [&](std::size_t i) { return static_cast<std::int64_t>(work[i].rows.size()); },
+          [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+            shrink_pairs(kernels, *parts[i].slot, x_rows, x.stride(0), begin, end, work[i]);
+          });
+    });
+    at::parallel_for(0, panels, 1, [&](std::int64_t first, std::int64_t last) {
+      visit_range(
+          parts.size(), first, last, [&](std::size_t i) { return num_panels(*parts[i].slot); },
+          [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+            const at::Tensor& y = parts[i].y;
+            expand_panels(kernels, *parts[i].slot, block.num_rows(),
+                          static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0), y.stride(0), begin, end,
+                          work[i]);
+          });
+    });
+  }
 }
 
 // Without a middle that could carry 0 * NaN from one expert to another: expert by expert, on the rows that chose it.
@@ -169,20 +203,29 @@ void check_shapes(const BankSlot& slot, const Mixture& mixture, const at::Tensor
 
 }  // namespace
 
-void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
-  check_shapes(slot, mixture, x, y);
-  if (slot.empty() || x.size(0) == 0) return;
-  if (!slot.on_cpu()) {
-    y.copy_(with_mixture_dense(slot, mixture, x, y));
-    return;
+void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x) {
+  std::vector<MixedPart> present;
+  for (const MixedPart& part : parts) {
+    check_shapes(*part.slot, part.mixture, x, part.y);
+    if (part.slot->empty() || x.size(0) == 0) continue;
+    if (!part.slot->on_cpu()) {
+      part.y.copy_(with_mixture_dense(*part.slot, part.mixture, x, part.y));
+      continue;
+    }
+    present.push_back(part);
+    present.back().mixture = {part.mixture.ids.contiguous(), part.mixture.weights.contiguous()};
   }
-  const Mixture dense{mixture.ids.contiguous(), mixture.weights.contiguous()};
+  if (present.empty()) return;
   if (x.scalar_type() == at::kBFloat16) {
-    apply_packed(lora_kernels_bf16(), slot, dense, x, y);
+    apply_packed(lora_kernels_bf16(), present, x);
   } else {
     SKEIN_CHECK(x.scalar_type() == at::kFloat);
-    apply_packed(lora_kernels_f32(), slot, dense, x, y);
+    apply_packed(lora_kernels_f32(), present, x);
   }
+}
+
+void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  apply_mixtures({{&slot, mixture, y}}, x);
 }
 
 at::Tensor with_mixture_dense(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {

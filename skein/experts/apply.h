@@ -2,6 +2,8 @@
 // How the CPU's kernel works and what it costs: docs/design/routing-kernel.md.
 #pragma once
 
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 
 #include "skein/experts/bank.h"
@@ -14,6 +16,14 @@ namespace skein {
 // products of a bf16 LoRA round them. Experts of weight 0 are skipped, never multiplied (a NaN in them stays away). The
 // result of a row does not depend on the other rows. Inference only.
 void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y);
+
+// The same for slots that read one x, side by side: their work is shared out among the threads together.
+struct MixedPart {
+  const BankSlot* slot = nullptr;
+  Mixture mixture;
+  at::Tensor y;  // (N, D_out) of the slot
+};
+void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x);
 
 // The same as two products with all experts, the middle masked by the weights: y + ..., differentiable in x, y and the
 // weights, any device, no device synchronisation while the bank is finite. Costs E/k times the arithmetic.

@@ -135,6 +135,37 @@ TEST_P(ApplyMixture, ARowIsTheSameBitsAloneInABatchAndOnAnyNumberOfThreads) {
   }
 }
 
+TEST_P(ApplyMixture, PartsSideBySideAreThePartsOneByOneBitForBit) {
+  const c10::ScalarType dtype = GetParam();
+  const std::vector<SlotName> slots{slot_named("m.q_proj", kIn, kOut), slot_named("m.k_proj", kIn, 40),
+                                    slot_named("m.v_proj", kIn, 33)};
+  std::mt19937_64 generator(8);
+  std::vector<LoraAdapter> adapters;
+  std::vector<std::string> names;
+  for (const std::int64_t rank : {16, 3, 8, 20, 0}) {
+    adapters.push_back(random_adapter(slots, {rank, 16, rank}, generator));
+    names.push_back("expert_" + std::to_string(rank));
+  }
+  const ExpertBank bank(adapters, names, slots, ComputeOptions{.dtype = dtype});
+  const int threads = at::get_num_threads();
+  for (const std::int64_t num_rows : {1, 3, 1100}) {  // the last: several blocks
+    const at::Tensor x = normal({num_rows, kIn}, 3).to(dtype);
+    std::vector<MixedPart> parts;
+    std::vector<at::Tensor> expected;
+    at::set_num_threads(1);
+    for (int s = 0; s < 3; ++s) {
+      const at::Tensor y = normal({num_rows, slots[s].d_out}, 4 + s).to(dtype);
+      parts.push_back({&bank.slot(s), random_mixture(num_rows, 2, 5, 5 + s), y.clone()});
+      apply_mixture(bank.slot(s), parts.back().mixture, x, y);
+      expected.push_back(y);
+    }
+    at::set_num_threads(3);
+    apply_mixtures(parts, x);
+    at::set_num_threads(threads);
+    for (int s = 0; s < 3; ++s) EXPECT_TRUE(at::equal(parts[s].y, expected[s])) << num_rows << " rows, part " << s;
+  }
+}
+
 TEST_P(ApplyMixture, SkipsExpertsOfWeightZeroEvenIfTheyHoldNaN) {
   std::vector<LoraAdapter> adapters = mixed_experts();
   for (float& value : adapters[2].modules[0].a) value = std::numeric_limits<float>::quiet_NaN();

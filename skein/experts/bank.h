@@ -1,16 +1,19 @@
 // Many experts of one base, LoRA and (IA)3, side by side. Ranks may differ, and an expert may lack a slot (it then adds
 // nothing there).
 //
-// Owns its tensors, one copy: packed for the CPU's kernels, stacked for libtorch's products elsewhere.
-// Thread-safety: const after building.
+// Owns its tensors, one copy: packed for the CPU's kernels (in memory, or in pages of which only some are kept),
+// stacked for libtorch's products elsewhere. Thread-safety: const after building.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "skein/experts/expert_pages.h"
 #include "skein/nn/compute.h"
 #include "skein/spec/expert_folder.h"
 
@@ -23,6 +26,10 @@ class BankSlot {
   // type.
   BankSlot(const std::vector<const LoraTensors*>& modules, std::int64_t d_in, std::int64_t d_out,
            const ComputeOptions& compute);
+  // Paged (CPU): add() every expert in order (null: it lacks the slot), map the pages, then locate().
+  BankSlot(std::int64_t d_in, std::int64_t d_out, const ComputeOptions& compute, std::shared_ptr<ExpertPages> pages);
+  void add(const LoraTensors* module);
+  void locate();
 
   std::int64_t d_in() const { return d_in_; }
   std::int64_t d_out() const { return d_out_; }
@@ -55,19 +62,30 @@ class BankSlot {
   };
   Stacked stacked() const;
 
-  // CPU: expert e's packed A and B (layout: lora_kernels.h). T: float or uint16_t, after the compute type.
+  // CPU: expert e's packed A and B (layout: lora_kernels.h). T: float or uint16_t, after the compute type. Pages: use()
+  // comes first. Every B lies at packed_b_base() + a number of elements.
   template <typename T>
   const T* packed_a(int expert_idx) const {
-    return static_cast<const T*>(a_.const_data_ptr()) + a_begin_[expert_idx];
+    return static_cast<const T*>(a_base_) + a_begin_[expert_idx];
   }
   template <typename T>
   const T* packed_b(int expert_idx) const {
-    return static_cast<const T*>(b_.const_data_ptr()) + b_begin_[expert_idx];
+    return static_cast<const T*>(b_base_) + b_begin_[expert_idx];
+  }
+  template <typename T>
+  const T* packed_b_base() const {
+    return static_cast<const T*>(b_base_);
+  }
+  void use(int expert_idx) const {
+    if (pages_ != nullptr && pieces_[expert_idx] >= 0) pages_->use(pieces_[expert_idx]);
   }
 
  private:
   template <typename T>
   void pack(const std::vector<const LoraTensors*>& modules);
+  template <typename T>
+  void pack_into_pages(const LoraTensors& module);
+  void count(const LoraTensors* module);
   void stack(const std::vector<const LoraTensors*>& modules, const ComputeOptions& compute);
 
   std::int64_t d_in_ = 0, d_out_ = 0, max_rank_ = 0;
@@ -75,8 +93,13 @@ class BankSlot {
   bool finite_ = true;                   // no NaN or Inf in any expert
   std::vector<std::int64_t> row_begin_;  // E + 1
   at::Tensor a_, b_, owner_;             // CPU: flat, packed, no owner; else as in Stacked
+  const void* a_base_ = nullptr;         // CPU: where the elements counted by a_begin_ and b_begin_ lie
+  const void* b_base_ = nullptr;
   std::vector<std::int64_t> a_begin_, b_begin_;
-  at::Tensor shifts_;  // (E, D_in or D_out)
+  c10::ScalarType dtype_ = c10::ScalarType::Float;
+  std::shared_ptr<ExpertPages> pages_;
+  std::vector<std::int64_t> pieces_;  // pages: of each expert, -1 if it lacks the slot
+  at::Tensor shifts_;                 // (E, D_in or D_out)
   bool scales_input_ = false;
   std::vector<bool> has_vector_;
 };
@@ -87,19 +110,26 @@ class ExpertBank {
   // fit its slot.
   ExpertBank(const std::vector<LoraAdapter>& adapters, std::vector<std::string> names,
              const std::vector<SlotName>& slots, const ComputeOptions& compute);
+  // The same with at most `memory` bytes of LoRAs kept (ExpertPages). read: expert by expert, in order, so that one is
+  // in memory at a time. CPU only.
+  ExpertBank(std::vector<std::string> names, const std::vector<SlotName>& slots, const ComputeOptions& compute,
+             const std::function<LoraAdapter(int)>& read, std::uint64_t memory);
   int num_experts() const { return static_cast<int>(names_.size()); }
   const std::vector<std::string>& names() const { return names_; }
   const BankSlot& slot(int slot_idx) const { return slots_[slot_idx]; }
   const std::vector<SlotName>& slot_names() const { return slot_names_; }
   const ComputeOptions& compute() const { return compute_; }
   std::int64_t num_parameters() const { return num_parameters_; }
+  const ExpertPages* pages() const { return pages_.get(); }  // null: all in memory
 
  private:
+  void check(const LoraAdapter& adapter, const std::string& name);
   void add_vectors(const std::vector<LoraAdapter>& adapters);
 
   std::vector<std::string> names_;
   std::vector<SlotName> slot_names_;
   ComputeOptions compute_;
+  std::shared_ptr<ExpertPages> pages_;
   std::vector<BankSlot> slots_;
   std::int64_t num_parameters_ = 0;
 };

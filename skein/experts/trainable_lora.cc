@@ -56,9 +56,12 @@ at::Tensor stacked(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 TrainableLora::TrainableLora(const std::vector<SlotName>& slots, const LoraInit& init, const c10::Device& device)
-    : slots_(slots), init_(init), module_of_slot_(slots.size(), -1) {
+    : slots_(slots), module_of_slot_(slots.size(), -1) {
   SKEIN_CHECK(init.rank > 0);
   check_target_kinds(init.target_kinds, slots);
+  config_.rank = init.rank;
+  config_.alpha = init.alpha;
+  config_.target_modules = init.target_kinds.empty() ? kinds_of(slots_) : init.target_kinds;
   const at::Generator generator = at::detail::createCPUGenerator(init.seed);
   for (std::size_t s = 0; s < slots.size(); ++s) {
     const auto& targets = init.target_kinds;
@@ -70,6 +73,22 @@ TrainableLora::TrainableLora(const std::vector<SlotName>& slots, const LoraInit&
     module.a = first_a(init, slots[s].d_in, generator).to(device).requires_grad_(true);
     module.b = at::zeros({slots[s].d_out, init.rank}, at::kFloat).to(device).requires_grad_(true);
     module_of_slot_[s] = static_cast<int>(modules_.size());
+    modules_.push_back(std::move(module));
+  }
+}
+
+TrainableLora::TrainableLora(const std::vector<SlotName>& slots, const LoraAdapter& start, const c10::Device& device)
+    : slots_(slots), config_(start.config), module_of_slot_(slots.size(), -1) {
+  for (const LoraTensors& tensors : start.modules) {
+    SKEIN_CHECK(tensors.slot_idx >= 0 && tensors.slot_idx < static_cast<int>(slots.size()));
+    const SlotName& slot = slots[tensors.slot_idx];
+    Module module;
+    module.slot_idx = tensors.slot_idx;
+    module.rank = tensors.rank;
+    module.scale = tensors.scale;
+    module.a = tensor_of(tensors.a, {tensors.rank, slot.d_in}).to(device).requires_grad_(true);
+    module.b = tensor_of(tensors.b, {slot.d_out, tensors.rank}).to(device).requires_grad_(true);
+    module_of_slot_[tensors.slot_idx] = static_cast<int>(modules_.size());
     modules_.push_back(std::move(module));
   }
 }
@@ -108,11 +127,9 @@ std::vector<std::string> TrainableLora::parameter_names() const {
 
 LoraAdapter TrainableLora::to_adapter(const std::string& base_hint, bool encoder_decoder) const {
   LoraAdapter adapter;
+  adapter.config = config_;
   adapter.config.base_model_name_or_path = base_hint;
   adapter.config.task_type = encoder_decoder ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
-  adapter.config.rank = init_.rank;
-  adapter.config.alpha = init_.alpha;
-  adapter.config.target_modules = init_.target_kinds.empty() ? kinds_of(slots_) : init_.target_kinds;
   for (const Module& module : modules_) {
     adapter.modules.push_back(LoraTensors{module.slot_idx, module.rank, module.scale, floats_of(module.a.detach()),
                                           floats_of(module.b.detach())});

@@ -35,6 +35,8 @@ class TrainableLora : public SlotFiller {
   };  // a (R, D_in), b (D_out, R): f32, requires_grad
 
   TrainableLora(const std::vector<SlotName>& slots, const LoraInit& init, const c10::Device& device);
+  // Goes on from an adapter's weights; ranks and scales are its own.
+  TrainableLora(const std::vector<SlotName>& slots, const LoraAdapter& start, const c10::Device& device);
   std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
 
   std::vector<at::Tensor> parameters() const;        // a, b of each module in slot order
@@ -43,7 +45,7 @@ class TrainableLora : public SlotFiller {
 
  private:
   std::vector<SlotName> slots_;
-  LoraInit init_;
+  AdapterConfig config_;  // what to_adapter() says of it
   std::vector<Module> modules_;
   std::vector<int> module_of_slot_;  // -1: none
 };

@@ -1,6 +1,7 @@
 #include "skein/infer/distill.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>
 
 #include "skein/base/interrupt.h"
@@ -42,10 +43,14 @@ struct Teacher {
     return backbone.forward(pack(sequences, device), sources.empty() ? nullptr : &source, state);
   }
 
-  at::Tensor log_probabilities(const Backbone& backbone, const SlotFiller* filler) const {  // (targets, V) f32
+  at::Tensor predicting(const Backbone& backbone, const SlotFiller* filler) const {  // (targets, D)
     ForwardState state{filler, nullptr};
     const at::Tensor read = hidden(backbone, state);
-    return at::log_softmax(backbone.logits(read.index_select(0, at::tensor(rows).to(read.device()))).to(at::kFloat), 1);
+    return read.index_select(0, at::tensor(rows).to(read.device()));
+  }
+
+  at::Tensor log_probabilities(const Backbone& backbone, const SlotFiller* filler) const {  // (targets, V) f32
+    return at::log_softmax(backbone.logits(predicting(backbone, filler)).to(at::kFloat), 1);
   }
 };
 
@@ -83,6 +88,14 @@ at::Tensor mean_routing_weights(const LoadedModel& model, const std::vector<Enco
     batch = Teacher();
   }
   return sums / counts.clamp_min(1);
+}
+
+at::Tensor predicting_rows(const Backbone& backbone, const SlotFiller* filler,
+                           const std::vector<EncodedExample>& examples) {
+  const at::NoGradGuard no_gradient;
+  Teacher all;
+  for (const EncodedExample& example : examples) all.add(example, backbone.config());
+  return all.predicting(backbone, filler);
 }
 
 OutputDistance output_distance(const Backbone& backbone, const SlotFiller* reference, const SlotFiller* other,

@@ -16,6 +16,11 @@ namespace skein {
 at::Tensor mean_routing_weights(const LoadedModel& model, const std::vector<EncodedExample>& examples,
                                 std::int64_t max_batch_tokens);
 
+// Hidden states (n, D), before the output head, of the rows that predict the target tokens, example by example; hints
+// included. No gradient.
+at::Tensor predicting_rows(const Backbone& backbone, const SlotFiller* filler,
+                           const std::vector<EncodedExample>& examples);
+
 // How far one filler's predictions are from another's, over the target tokens of all examples.
 struct OutputDistance {
   double reference_loss = 0;  // mean negative log-likelihood of the targets

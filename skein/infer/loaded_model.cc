@@ -84,6 +84,9 @@ std::vector<GateFile> gates_for(Env& env, const Library& library, const ModelOpt
     const bool has = std::find(kinds.begin(), kinds.end(), kind.gates) != kinds.end();
     if (has && !(kind.from_weights && !general.empty())) {
       gates.push_back(or_throw(read_gate(env, folder, kind.gates, slots)));
+    } else if (kind.from_weights && members.adapters.empty() && general.empty()) {
+      // One at a time: the experts may be more than memory holds.
+      gates.push_back(gate_from_weights(kind.gates, or_throw(read_adapter(env, folder, slots)), slots));
     } else if (kind.from_weights) {
       if (members.adapters.empty()) members = read_members(env, library, general, slots);
       gates.push_back(gate_from_weights(kind.gates, members.adapters[e], slots));
@@ -128,6 +131,24 @@ std::shared_ptr<const HintSource> hints_for(Env& env, const Library& library, co
   return description_hints(std::move(encoder), experts, options.router.description_weight);
 }
 
+std::shared_ptr<const ExpertBank> paged_bank(Env& env, const Library& library, const ModelOptions& options,
+                                             const std::vector<SlotName>& slots) {
+  if (!options.router.general.empty()) {
+    throw Failure({"--expert-memory and --general exclude each other: subtracting needs all experts in memory",
+                   ErrorKind::kUsage});
+  }
+  if (!options.compute.device.is_cpu())
+    throw Failure({"--expert-memory pages experts to the CPU; another device holds them all", ErrorKind::kUsage});
+  std::vector<std::string> names;
+  for (const LibraryEntry& entry : library.experts) names.push_back(entry.name);
+  Progress progress("packing experts", static_cast<std::int64_t>(names.size()), "experts");
+  const auto read = [&](int e) {
+    progress.update(e);
+    return or_throw(read_adapter(env, library.folder_of(library.experts[static_cast<std::size_t>(e)].name), slots));
+  };
+  return std::make_shared<ExpertBank>(names, slots, options.compute, read, options.expert_memory);
+}
+
 void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
   const Library library = or_throw(open_library(env, options.library));
   if (library.experts.empty())
@@ -135,11 +156,15 @@ void use_library(Env& env, LoadedModel& model, const ModelOptions& options) {
   check_base(env, model.base, options.library, library.base_fingerprint, options.allow_other_base);
   check_general(library, options.router.general);
   const std::vector<SlotName>& slots = model.backbone->slots();
-  const std::string identity = identity_of(library, options.router.general);
+  const std::string identity = concat(identity_of(library, options.router.general), "\nmemory ", options.expert_memory);
   PoolMembers members;
   if (model.bank == nullptr || model.bank_identity != identity) {
-    members = read_members(env, library, options.router.general, slots);
-    model.bank = std::make_shared<ExpertBank>(members.adapters, members.names, slots, options.compute);
+    if (options.expert_memory > 0) {
+      model.bank = paged_bank(env, library, options, slots);
+    } else {
+      members = read_members(env, library, options.router.general, slots);
+      model.bank = std::make_shared<ExpertBank>(members.adapters, members.names, slots, options.compute);
+    }
     model.bank_identity = identity;
   }
   model.expert_names = model.bank->names();

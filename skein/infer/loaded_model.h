@@ -21,6 +21,7 @@ struct ModelOptions {
   std::string mixture;                             // --mixture: a folder that train mov or molora wrote (excludes both)
   RouterOptions router;                            // --router, --top-k, --experts, --without, ...
   std::string sentence_encoder = "models/minilm";  // --sentence-encoder: for routers that read texts
+  std::uint64_t expert_memory = 0;  // --expert-memory: bytes of a library's LoRAs to keep, the rest is paged; 0: all
   bool allow_other_base = false;
   bool recompute_blocks = false;  // training: less memory, more time (Backbone::set_checkpoint_blocks)
   ComputeOptions compute;

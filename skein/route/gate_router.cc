@@ -82,14 +82,18 @@ Rows f32_rows(const at::Tensor& x, std::int64_t begin, std::int64_t num_rows) {
   return {widened.data(), x.size(1)};
 }
 
-// scores (num_rows, columns) = x . gates, panel by panel.
+// scores (num_rows, columns) = x . gates, panel by panel; side by side unless the rows are.
 template <typename T>
 void project_all(const LoraKernels<T>& kernels, const T* gates, const T* x, std::int64_t x_stride, std::int64_t d,
                  std::int64_t num_rows, std::int64_t columns, float* scores, std::int64_t scores_stride) {
-  for (std::int64_t c = 0; c < columns; c += kProjectColumns) {
-    kernels.project(gates + c * d, d / LoraKernels<T>::kPack, std::min(kProjectColumns, columns - c), x, x_stride,
-                    num_rows, scores + c, scores_stride);
-  }
+  const std::int64_t panels = (columns + kProjectColumns - 1) / kProjectColumns;
+  at::parallel_for(0, panels, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t c = first * kProjectColumns; c < std::min(columns, last * kProjectColumns);
+         c += kProjectColumns) {
+      kernels.project(gates + c * d, d / LoraKernels<T>::kPack, std::min(kProjectColumns, columns - c), x, x_stride,
+                      num_rows, scores + c, scores_stride);
+    }
+  });
 }
 
 // The length of each expert's scores, (E) padded with zeros: |G_e u|.
@@ -254,10 +258,13 @@ std::vector<Mixture> GateRouter::route_group(const std::vector<int>& slot_idxs, 
   SKEIN_CHECK(x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
   const at::Tensor bias = row_bias.defined() ? row_bias.to(at::kFloat).contiguous() : row_bias;
   const Pack& pack = pack_of(slot_idxs);
-  const std::int64_t num_blocks = (x.size(0) + kBlockRows - 1) / kBlockRows;
+  // Every thread gets rows where there are enough; one row's product is shared out by panels.
+  const std::int64_t threads = at::get_num_threads();
+  const std::int64_t block_rows = std::clamp<std::int64_t>((x.size(0) + threads - 1) / threads, 1, kBlockRows);
+  const std::int64_t num_blocks = (x.size(0) + block_rows - 1) / block_rows;
   at::parallel_for(0, num_blocks, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      route_rows(slot_idxs, pack, x, bias, i * kBlockRows, std::min(x.size(0), (i + 1) * kBlockRows), mixtures);
+      route_rows(slot_idxs, pack, x, bias, i * block_rows, std::min(x.size(0), (i + 1) * block_rows), mixtures);
     }
   });
   return mixtures;

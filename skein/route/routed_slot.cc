@@ -41,6 +41,7 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
       apply_frozen(group, scaled ? with_vectors(x, bank_->slot(slot_idxs[0]).shifts(), mixtures[0]) : x);
   const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();
   auto* record = dynamic_cast<RoutingRecord*>(state.memory.get());
+  std::vector<MixedPart> sparse;
   for (std::size_t i = 0; i < places.size(); ++i) {
     const BankSlot& slot = bank_->slot(slot_idxs[i]);
     at::Tensor& y = outputs[places[i]];
@@ -50,10 +51,11 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     } else if (with_gradient) {
       y = with_mixture_dense(slot, mixtures[i], x, y);
     } else {
-      apply_mixture(slot, mixtures[i], x, y);
+      sparse.push_back({&slot, mixtures[i], y});
     }
     if (record) record->mixtures[slot_idxs[i]].push_back(mixtures[i]);
   }
+  if (!sparse.empty()) apply_mixtures(sparse, x);
   return outputs;
 }
 
