@@ -120,8 +120,8 @@ TEST(ExpertMemory, PagingChangesNoLogit) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const Json pages = json_of(outcome.out)["expert_pages"];
   EXPECT_GT(pages["misses"].get<int>(), 2);
-  EXPECT_LE(pages["bytes_kept"].get<int>(), 4096);
-  EXPECT_GT(pages["bytes_stored"].get<int>(), 4096);
+  EXPECT_LE(pages["bytes_kept"].get<int>(), 8192) << "one piece, the largest of which is of two pages";
+  EXPECT_GT(pages["bytes_stored"].get<int>(), 8192);
   EXPECT_THAT(outcome.err, HasSubstr("MB kept of"));
   const Outcome written =
       pool.run({"generate", "--prompt", "ab", "--max-new-tokens", "3", "--json", "--expert-memory", "1G"});
