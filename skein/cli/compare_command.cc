@@ -5,6 +5,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
+#include "skein/base/progress.h"
 #include "skein/cli/build_facts.h"
 #include "skein/cli/compare_run.h"
 #include "skein/cli/report_page.h"
@@ -214,19 +215,28 @@ void print_summary(const CompareFlags& flags, const Report& report, const Json& 
 
 int compare(CompareFlags& flags) {
   apply_common_options(flags.options.common);
+  const auto comm = or_throw(make_comm());
+  flags.options.comm = comm.get();
+  const bool is_root = flags.options.is_root();
+  if (!is_root) set_progress_mode(ProgressMode::kNone);
   flags.options.keep_examples = !flags.no_examples;
   Env& env = real_env();
   const Plan plan = or_throw(read_plan(env, flags.plan));
   const std::vector<AskedTask> tasks = or_throw(read_plan_tasks(env, plan));
   or_throw(env.make_folders(flags.options.out));
   const std::string out = join_path(flags.options.out, "results.jsonl");
-  const auto results = or_throw(PartialResults::begin(env, out, settings_of(plan, tasks, flags), flags.overwrite));
+  const auto results =
+      or_throw(PartialResults::begin(env, out, settings_of(plan, tasks, flags), flags.overwrite, comm.get()));
   std::vector<RunMethod> methods = expand_methods(plan, flags.options);
   ComparisonRun run(plan, tasks, flags.options, *results);
   run.run(methods);
   std::vector<MergeCell> cells = merge_cells(plan.merging);
   const std::size_t first_cell = methods.size();
   for (RunMethod& cell : run.run_grid()) methods.push_back(std::move(cell));
+  if (!is_root) {
+    or_throw(results->finish());
+    return 0;
+  }
 
   std::vector<MethodAnswers> answers;
   std::vector<std::size_t> experts;
@@ -316,7 +326,8 @@ void add_compare_verb(CLI::App& program, Job& job) {
   CLI::App& verb =
       add_command(program, "compare", "Every method of a plan on every task: table, tests, a page with plots",
                   "skein compare plan.yml --out comparison\n"
-                  "skein compare plan.yml --out docs/results/comparison --no-examples");
+                  "skein compare plan.yml --out docs/results/comparison --no-examples\n"
+                  "mpirun -n 4 skein compare plan.yml --out comparison");
   verb.add_option("plan", flags->plan, "PLAN.yml: base, library, tasks and methods (docs/formats/plan.md)")
       ->type_name("PLAN")
       ->required();

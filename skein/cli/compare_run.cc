@@ -79,7 +79,7 @@ std::vector<RunMethod> expand_methods(const Plan& plan, const CompareOptions& op
       methods.push_back({method.name, complete_flags(method.flags, plan, options), words_of(method.flags), false, ""});
     } else if (method.kind == kMerge) {
       const std::string folder = join_path(join_path(options.out, "merged"), base_name(method.recipe));
-      or_throw(merge_checkpoint(method.recipe, folder, options.common.num_threads));
+      or_throw(merge_checkpoint(options.comm, method.recipe, folder, options.common.num_threads));
       methods.push_back(
           {method.name, complete_flags({"--base", folder}, plan, options), "merged by " + method.recipe, false, ""});
     } else {
@@ -108,6 +108,7 @@ ComparisonRun::ComparisonRun(const Plan& plan, const std::vector<AskedTask>& tas
   eval_.over_templates = plan.over_templates == "median" ? OverTemplates::kMedian : OverTemplates::kMean;
   eval_.max_new_tokens = plan.max_new_tokens;
   eval_.max_batch_tokens = options.max_batch_tokens;
+  eval_.comm = options.comm;
   eval_.stop = plan.stop;
   eval_.prompt = {
       .separator = plan.separator, .chat = plan.chat, .max_input = plan.max_input, .max_target = plan.max_target};
@@ -144,7 +145,7 @@ void ComparisonRun::answer(const RunMethod& method, std::size_t t) {
   if (model_->bank != nullptr) {
     const double bytes = model_->bank->compute().dtype == c10::ScalarType::Float ? 4 : 2;
     summary["megabytes"] = static_cast<double>(model_->bank->num_parameters()) * bytes / 1e6;
-    if (model_->bank->num_experts() > 1 && !method.is_expert && options_.routing_examples > 0) {
+    if (model_->bank->num_experts() > 1 && !method.is_expert && options_.routing_examples > 0 && options_.is_root()) {
       const auto count = std::min(asked.examples.size(), static_cast<std::size_t>(options_.routing_examples));
       std::vector<Example> some;
       for (std::size_t i = 0; i < count; ++i) some.push_back(asked.examples[i * asked.examples.size() / count]);
@@ -159,7 +160,8 @@ void ComparisonRun::answer(const RunMethod& method, std::size_t t) {
     lines.back().erase("target");
   }
   or_throw(results_.add_task(key, std::move(lines), summary));
-  log_info(concat(method.name, ", ", asked.task.name, ": ", std::round(1000 * result.score) / 10, " %"));
+  if (options_.is_root())
+    log_info(concat(method.name, ", ", asked.task.name, ": ", std::round(1000 * result.score) / 10, " %"));
 }
 
 void ComparisonRun::run(const std::vector<RunMethod>& methods) {
@@ -206,9 +208,11 @@ std::vector<RunMethod> ComparisonRun::run_grid() {
         return results_.summary_of(key(merged.name, tasks_[t].task.name)) != nullptr;
       });
       if (!is_done || settings.size() == 1) {
-        or_throw(real_env().make_folders(parent_folder(folder)));
-        or_throw(write_text_atomically(real_env(), folder + ".yml", merge_recipe(grid, cell, setting)));
-        or_throw(merge_checkpoint(folder + ".yml", folder, options_.common.num_threads));
+        if (options_.is_root()) {
+          or_throw(real_env().make_folders(parent_folder(folder)));
+          or_throw(write_text_atomically(real_env(), folder + ".yml", merge_recipe(grid, cell, setting)));
+        }
+        or_throw(merge_checkpoint(options_.comm, folder + ".yml", folder, options_.common.num_threads));
       }
       const double found = settings.size() > 1 ? score(merged, own) : 0;
       if (found <= most) continue;

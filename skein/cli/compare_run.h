@@ -21,6 +21,8 @@ struct CompareOptions {
   std::int64_t routing_examples = 20;  // per task and method, for the routing maps
   std::int64_t max_batch_tokens = 2048;
   CommonOptions common;
+  Comm* comm = nullptr;  // borrowed: the job's ranks share the examples; null: alone
+  bool is_root() const { return comm == nullptr || comm->rank() == 0; }
 };
 
 // A method ready to run.

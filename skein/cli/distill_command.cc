@@ -12,6 +12,7 @@
 #include "skein/infer/distill.h"
 #include "skein/infer/lorahub.h"
 #include "skein/io/output_folder.h"
+#include "skein/train/student.h"
 
 namespace skein {
 namespace {
@@ -25,6 +26,7 @@ struct DistillFlags {
   std::int64_t limit = 100, rank = 0;
   double smallest = 0.001;
   LoraHubOptions lorahub{.generations = 10};
+  TrainOptions training{.steps = 100, .batch = 8, .learning_rate = 1e-3};
   PromptOptions prompt;
 };
 
@@ -64,8 +66,9 @@ std::vector<double> mean_weights(const at::Tensor& weights) {
 
 struct Distilled {
   LoraAdapter adapter;
-  std::vector<double> weights;  // by expert
-  double cut = 0;               // mean share of a module's update that the rank leaves out
+  std::vector<double> weights;      // by expert
+  double cut = 0;                   // mean share of a module's update that the rank leaves out
+  std::vector<double> divergences;  // outputs: of each step
 };
 
 Distilled from_routing(const DistillFlags& flags, const LoadedModel& model, const PoolMembers& pool,
@@ -73,7 +76,7 @@ Distilled from_routing(const DistillFlags& flags, const LoadedModel& model, cons
   std::vector<const LoraAdapter*> pointers;
   for (const LoraAdapter& adapter : pool.adapters) pointers.push_back(&adapter);
   const at::Tensor weights = mean_routing_weights(model, examples, kBatchTokens);
-  Distilled result{concatenated(pointers, kept_weights(weights, flags.smallest)), mean_weights(weights), 0};
+  Distilled result{concatenated(pointers, kept_weights(weights, flags.smallest)), mean_weights(weights), 0, {}};
   if (result.adapter.modules.empty()) throw Failure({"nothing was routed to any expert; are the gates of this base?"});
   if (flags.rank > 0) {
     std::vector<double> lost;
@@ -83,11 +86,22 @@ Distilled from_routing(const DistillFlags& flags, const LoadedModel& model, cons
   return result;
 }
 
+// The student starts where `routing` ends and is trained on what the pool says of every target token.
+Distilled from_outputs(DistillFlags& flags, const LoadedModel& model, const PoolMembers& pool,
+                       const std::vector<EncodedExample>& examples) {
+  Distilled result = from_routing(flags, model, pool, examples);
+  flags.training.seed = flags.common.seed;
+  StudentReport report;
+  result.adapter = train_student(*model.backbone, *model.filler, result.adapter, examples, flags.training, &report);
+  result.divergences = std::move(report.divergences);
+  return result;
+}
+
 Distilled from_lorahub(DistillFlags& flags, const LoadedModel& model, const PoolMembers& pool,
                        const std::vector<EncodedExample>& examples) {
   flags.lorahub.seed = flags.common.seed;
   LoraHub found = fit_lorahub(model, pool.adapters, examples, flags.lorahub);
-  return {std::move(found.adapter), std::move(found.weights), 0};
+  return {std::move(found.adapter), std::move(found.weights), 0, {}};
 }
 
 int distill(DistillFlags& flags) {
@@ -98,8 +112,9 @@ int distill(DistillFlags& flags) {
   LoadedModel model = load_model(env, options);
   const std::vector<EncodedExample> examples = read_and_encode(flags, model);
   const PoolMembers pool = read_pool(env, options.library, options.router.general, model.backbone->slots());
-  Distilled result = flags.method == "routing" ? from_routing(flags, model, pool, examples)
-                                               : from_lorahub(flags, model, pool, examples);
+  Distilled result = flags.method == "routing"   ? from_routing(flags, model, pool, examples)
+                     : flags.method == "outputs" ? from_outputs(flags, model, pool, examples)
+                                                 : from_lorahub(flags, model, pool, examples);
   result.adapter.config.base_model_name_or_path = flags.model.base;
   or_throw(write_lora_adapter(env, folder->path(), result.adapter, model.backbone->slots()));
 
@@ -113,18 +128,18 @@ int distill(DistillFlags& flags) {
   const OutputDistance of_base = output_distance(*model.backbone, routed.get(), nullptr, examples);
   Json weights = Json::object();
   for (std::size_t e = 0; e < pool.names.size(); ++e) weights[pool.names[e]] = result.weights[e];
-  const Json report = {
-      {"out", flags.out},
-      {"method", flags.method},
-      {"router", router_words(options.router)},
-      {"library", options.library},
-      {"examples", examples.size()},
-      {"target_tokens", to_pool.num_tokens},
-      {"rank", result.adapter.config.rank},
-      {"left_out_by_rank", result.cut},
-      {"weights", weights},
-      {"loss", {{"base", of_base.loss}, {"pool", to_pool.reference_loss}, {"distilled", to_pool.loss}}},
-      {"divergence_from_pool", {{"base", of_base.divergence}, {"distilled", to_pool.divergence}}}};
+  Json report = {{"out", flags.out},
+                 {"method", flags.method},
+                 {"router", router_words(options.router)},
+                 {"library", options.library},
+                 {"examples", examples.size()},
+                 {"target_tokens", to_pool.num_tokens},
+                 {"rank", result.adapter.config.rank},
+                 {"left_out_by_rank", result.cut},
+                 {"weights", weights},
+                 {"loss", {{"base", of_base.loss}, {"pool", to_pool.reference_loss}, {"distilled", to_pool.loss}}},
+                 {"divergence_from_pool", {{"base", of_base.divergence}, {"distilled", to_pool.divergence}}}};
+  if (!result.divergences.empty()) report["training_divergences"] = result.divergences;
   or_throw(write_card(env, folder->path(),
                       {{"base_fingerprint", or_throw(base_fingerprint(env, model.base))}, {"distilled", report}}));
   or_throw(folder->commit());
@@ -154,13 +169,16 @@ void add_distill_verb(CLI::App& program, Job& job) {
   CLI::App& verb = add_command(
       program, "distill", "Fold a routed pool into one adapter, and say how far it is from the pool",
       "skein distill --base models/smollm2.gguf --library pool --data mixed.jsonl --rank 32 --out experts/distilled\n"
+      "skein distill --base models/smollm2.gguf --library pool --method outputs --rank 32 --data mixed.jsonl "
+      "--out experts/taught\n"
       "skein distill --base models/smollm2.gguf --library pool --method lorahub --data five.jsonl --out experts/mine");
   verb.add_option(
           "--method", flags->method,
-          "routing: the router's mean weights per module stand as merge weights; lorahub: one weight per expert, "
-          "sought without gradients on a few examples")
+          "routing: the router's mean weights per module stand as merge weights; outputs: from there the adapter is "
+          "trained on what the pool says of every target token; lorahub: one weight per expert, sought without "
+          "gradients on a few examples")
       ->type_name("METHOD")
-      ->check(CLI::IsMember({"routing", "lorahub"}))
+      ->check(CLI::IsMember({"routing", "outputs", "lorahub"}))
       ->capture_default_str();
   verb.add_option("--data", flags->data, "DATA to route, or to fit to")->type_name("DATA")->required();
   verb.add_option("--limit", flags->limit, "Examples per file")
@@ -168,14 +186,27 @@ void add_distill_verb(CLI::App& program, Job& job) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb.add_option("--out", flags->out, "Folder to write the adapter to")->type_name("DIR")->required();
-  verb.add_option("--rank", flags->rank, "routing: rank of the adapter; 0: all ranks of the pool side by side, exactly")
+  verb.add_option("--rank", flags->rank,
+                  "routing, outputs: rank of the adapter; 0: all ranks of the pool side by side, exactly")
       ->type_name("R")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb.add_option("--smallest", flags->smallest,
-                  "routing: an expert with a smaller weight in a module is left out there")
+                  "routing, outputs: an expert with a smaller weight in a module is left out there")
       ->type_name("W")
       ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--steps", flags->training.steps, "outputs: optimiser steps")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--batch", flags->training.batch, "outputs: examples per step")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--lr", flags->training.learning_rate, "outputs: learning rate of AdamW")
+      ->type_name("RATE")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb.add_option("--generations", flags->lorahub.generations, "lorahub: generations of CMA-ES")
       ->type_name("N")

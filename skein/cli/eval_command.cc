@@ -3,6 +3,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
+#include "skein/base/progress.h"
 #include "skein/cli/model_flags.h"
 #include "skein/cli/partial_results.h"
 #include "skein/cli/prompt_flags.h"
@@ -84,9 +85,11 @@ Json summary_json(const TaskResult& result, bool per_character) {
   return summary;
 }
 
-void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries) {
+void print_summaries(const EvalFlags& flags, const std::vector<Json>& summaries, const Json& pages) {
   if (flags.common.json) {
-    print_json({{"method", flags.eval.method}, {"scoring", flags.scoring}, {"tasks", summaries}});
+    Json result = {{"method", flags.eval.method}, {"scoring", flags.scoring}, {"tasks", summaries}};
+    if (!pages.is_null()) result["expert_pages"] = pages;
+    print_json(result);
     return;
   }
   using enum TextTable::Align;
@@ -147,10 +150,15 @@ int eval(EvalFlags& flags) {
   if (!flags.shares.empty() && options.library.empty() && options.mixture.empty())
     throw Failure({"--shares needs --library or --mixture", ErrorKind::kUsage});
   refuse_existing(flags.shares, flags.overwrite);
+  const auto comm = or_throw(make_comm());
+  const bool is_root = comm->rank() == 0;
+  if (!is_root) set_progress_mode(ProgressMode::kNone);
+  flags.eval.comm = comm.get();
   const std::vector<Task> tasks = tasks_of(or_throw(read_task_files(real_env(), flags.tasks)), flags.eval.limit);
   std::unique_ptr<PartialResults> results;
   if (!flags.out.empty())
-    results = or_throw(PartialResults::begin(real_env(), flags.out, settings_of(flags, options), flags.overwrite));
+    results = or_throw(
+        PartialResults::begin(real_env(), flags.out, settings_of(flags, options), flags.overwrite, comm.get()));
 
   const LoadedModel model = load_model(real_env(), options);
   std::vector<Json> summaries;
@@ -167,12 +175,12 @@ int eval(EvalFlags& flags) {
       if (results) or_throw(results->add_task(task.name, std::move(lines), summaries.back()));
     }
   }
-  if (!flags.shares.empty()) write_shares(flags, model, tasks);
+  if (!flags.shares.empty() && is_root) write_shares(flags, model, tasks);
   if (results) {
     or_throw(results->finish());
-    log_info("wrote " + flags.out);
+    if (is_root) log_info("wrote " + flags.out);
   }
-  print_summaries(flags, summaries);
+  if (is_root) print_summaries(flags, summaries, report_expert_pages(model));
   return 0;
 }
 
@@ -183,7 +191,8 @@ void add_eval_verb(CLI::App& program, Job& job) {
   CLI::App& verb =
       add_command(program, "eval", "Scores of a base, an adapter or a routed pool on tasks",
                   "skein eval --base models/smollm2.gguf --library pool --tasks copa.jsonl --out results.jsonl\n"
-                  "skein eval --base BASE --adapter experts/copa --tasks copa.jsonl --scoring lm-eval --chat");
+                  "skein eval --base BASE --adapter experts/copa --tasks copa.jsonl --scoring lm-eval --chat\n"
+                  "mpirun -n 4 skein eval --base BASE --tasks copa.jsonl --threads 4 --out results.jsonl");
   verb.add_option(
           "--tasks", flags->tasks,
           "DATA to answer: by choice where a line has choices, else by generated text; also BIG-bench's task.json and "

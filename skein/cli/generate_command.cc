@@ -58,14 +58,17 @@ int generate(GenerateFlags& flags) {
         std::fflush(stdout);
       });
   const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
+  const Json pages = report_expert_pages(model);
   if (streams) {
     print_text("\n");
   } else {
-    print_json({{"text", decoded.text},
-                {"tokens", decoded.tokens},
-                {"ended", decoded.ended},
-                {"prompt_tokens", prompt.size()},
-                {"seconds", seconds}});
+    Json result = {{"text", decoded.text},
+                   {"tokens", decoded.tokens},
+                   {"ended", decoded.ended},
+                   {"prompt_tokens", prompt.size()},
+                   {"seconds", seconds}};
+    if (!pages.is_null()) result["expert_pages"] = pages;
+    print_json(result);
   }
   if (interrupted()) throw Failure({"interrupted; what was written so far stands", ErrorKind::kInterrupted});
   log_info(concat(prompt.size(), " tokens read, ", decoded.tokens.size(), " written in ", fixed(seconds, 2), " s"));

@@ -41,15 +41,17 @@ void check_ids(const std::vector<TokenId>& ids, const BackboneConfig& config, co
 at::Tensor hidden_states(const LoadedModel& model, const std::vector<TokenId>& input,
                          const std::vector<TokenId>& target) {
   ForwardState state = model.new_state();
+  // Routers that read texts are told of ids too.
+  const auto hint = model.hint_of(Example{.input = model.tokenizer->decode(input, /*skip_special=*/true)});
   const Backbone& backbone = *model.backbone;
   const c10::Device device = backbone.compute().device;
   if (!model.base.config.is_encoder_decoder())
-    return backbone.forward(pack({{.tokens = input}}, device), nullptr, state);
+    return backbone.forward(pack({{.tokens = input, .hint = hint}}, device), nullptr, state);
   // The decoder reads the target shifted right by the start token, so that row t scores target token t.
   std::vector<TokenId> shifted = {static_cast<TokenId>(model.base.config.decoder_start_token)};
   shifted.insert(shifted.end(), target.begin(), target.end() - 1);
-  const EncodedSource source = backbone.encode(pack({{.tokens = input}}, device), state);
-  return backbone.forward(pack({{.tokens = shifted, .source = 0}}, device), &source, state);
+  const EncodedSource source = backbone.encode(pack({{.tokens = input, .hint = hint}}, device), state);
+  return backbone.forward(pack({{.tokens = shifted, .source = 0, .hint = hint}}, device), &source, state);
 }
 
 void write_logits(const LoadedModel& model, const at::Tensor& hidden, const std::string& path) {
@@ -94,8 +96,12 @@ int logits(LogitsFlags& flags) {
   const at::Tensor hidden = hidden_states(model, input, target);
   write_logits(model, hidden, flags.out);
   const Json shape = {hidden.size(0), config.vocabulary_size};
-  if (flags.common.json)
-    print_json({{"out", flags.out}, {"shape", shape}, {"input_ids", input}, {"target_ids", target}});
+  const Json pages = report_expert_pages(model);
+  if (flags.common.json) {
+    Json result = {{"out", flags.out}, {"shape", shape}, {"input_ids", input}, {"target_ids", target}};
+    if (!pages.is_null()) result["expert_pages"] = pages;
+    print_json(result);
+  }
   log_info(concat("wrote ", flags.out, ", logits ", json_line(shape), " in f32"));
   return 0;
 }

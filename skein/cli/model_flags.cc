@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 
 #include "skein/base/concat.h"
+#include "skein/base/log.h"
+#include "skein/cli/text_table.h"
 #include "skein/nn/compute.h"
 
 namespace skein {
@@ -117,6 +119,13 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   routed(
       command.add_option("--only", flags.only, "Route among these experts alone")->type_name("NAME")->delimiter(','));
   routed(command.add_option("--without", flags.without, "Switch these experts off")->type_name("NAME")->delimiter(','));
+  routed(command
+             .add_option("--expert-memory", flags.expert_memory,
+                         "Bytes of LoRAs to keep in memory, those used last; the rest waits on the disk (a file in "
+                         "TMPDIR, else /var/tmp), at no change of the result. K, M, G are powers of 1000; without it "
+                         "all are kept")
+             ->type_name("SIZE")
+             ->transform(CLI::AsSizeValue(true)));
 }
 
 ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common) {
@@ -129,9 +138,24 @@ ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common)
   options.mixture = flags.mixture;
   options.sentence_encoder = flags.sentence_encoder;
   options.allow_other_base = flags.allow_other_base;
+  options.expert_memory = flags.expert_memory;
   options.compute = or_throw(compute_options(flags.device, flags.dtype));
   options.router = router_options(flags, common.seed);
   return options;
+}
+
+Json report_expert_pages(const LoadedModel& model) {
+  if (model.bank == nullptr || model.bank->pages() == nullptr) return nullptr;
+  const ExpertPages::Counts counts = model.bank->pages()->counts();
+  const auto megabytes = [](std::uint64_t bytes) { return fixed(static_cast<double>(bytes) / 1e6, 1); };
+  log_info(concat("experts: ", counts.hits, " times in memory, ", counts.misses, " times not (",
+                  megabytes(counts.bytes_read), " MB read); ", megabytes(counts.bytes_kept), " MB kept of ",
+                  megabytes(counts.bytes_stored)));
+  return {{"hits", counts.hits},
+          {"misses", counts.misses},
+          {"bytes_read", counts.bytes_read},
+          {"bytes_kept", counts.bytes_kept},
+          {"bytes_stored", counts.bytes_stored}};
 }
 
 RouterOptions router_options(const ModelFlags& flags, std::uint64_t seed) {

@@ -6,6 +6,7 @@
 
 #include "skein/cli/common_options.h"
 #include "skein/infer/loaded_model.h"
+#include "skein/io/json.h"
 
 namespace skein {
 
@@ -30,6 +31,7 @@ struct ModelFlags {
   bool bf16_scores = false;
   std::string expert;
   std::vector<std::string> only, without;
+  std::uint64_t expert_memory = 0;  // bytes; 0: all
   bool allow_other_base = false;
   std::string device, dtype;
 };
@@ -40,6 +42,9 @@ void add_base_flags(CLI::App& command, ModelFlags& flags);
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 // Threads of libtorch too: call instead of apply_common_options. Throws Failure (kUsage) on a device that is not there.
 ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common);
+// With --expert-memory: how often an expert was in memory, into the log, and {"hits", "misses", "bytes_read",
+// "bytes_kept", "bytes_stored"}; null without.
+Json report_expert_pages(const LoadedModel& model);
 // What the router's switches mean. Throws Failure (kUsage).
 RouterOptions router_options(const ModelFlags& flags, std::uint64_t seed);
 // "phatgoose, top 2", "single expert trec": for titles and results.

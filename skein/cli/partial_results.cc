@@ -20,18 +20,23 @@ std::string done_line(const std::string& task, const Json& summary) {
 }  // namespace
 
 Result<std::unique_ptr<PartialResults>> PartialResults::begin(Env& env, const std::string& path, const Json& settings,
-                                                              bool overwrite) {
-  if (env.exists(path) && !overwrite) {
-    return Error{concat(path, " exists already; give --overwrite to replace it")};
+                                                              bool overwrite, Comm* comm) {
+  std::unique_ptr<PartialResults> results(new PartialResults(env, path, settings, comm));
+  SKEIN_TRY(results->agreed(results->writes() ? results->begin_file(overwrite) : Status()));
+  if (!results->writes()) results->read_partial();  // as the first rank left it
+  return results;
+}
+
+Status PartialResults::begin_file(bool overwrite) {
+  if (env_.exists(path_) && !overwrite) {
+    return Error{concat(path_, " exists already; give --overwrite to replace it")};
   }
-  std::unique_ptr<PartialResults> results(new PartialResults(env, path, settings));
-  results->read_partial();
+  read_partial();
   // Written anew: without the torn end that a killed run may have left. Also an early look at whether this place takes
   // files.
-  std::string text = text_of({{{"settings", settings}}});
-  for (const DoneTask& done : results->done_) text += text_of(done.lines) + done_line(done.task, done.summary);
-  SKEIN_TRY(write_text_atomically(env, results->partial_path(), text));
-  return results;
+  std::string text = text_of({{{"settings", settings_}}});
+  for (const DoneTask& done : done_) text += text_of(done.lines) + done_line(done.task, done.summary);
+  return write_text_atomically(env_, partial_path(), text);
 }
 
 // Lines of a task count once its summary is there.
@@ -52,6 +57,7 @@ void PartialResults::read_partial() {
     pending.clear();
     return {};
   });
+  if (!writes()) return;
   if (!same_settings) {
     log_info(concat(partial_path(), " is of a run with other settings; starting anew"));
   } else if (!done_.empty()) {
@@ -75,16 +81,22 @@ const std::vector<Json>* PartialResults::lines_of(const std::string& task) const
 }
 
 Status PartialResults::add_task(const std::string& task, std::vector<Json> lines, const Json& summary) {
-  const std::string text = text_of(lines) + done_line(task, summary);
-  SKEIN_ASSIGN(auto file, env_.open_for_append(partial_path()));
-  SKEIN_TRY(file->append(std::as_bytes(std::span(text))));
-  SKEIN_TRY(file->sync());
-  SKEIN_TRY(file->close());
+  SKEIN_TRY(agreed(writes() ? append_task(task, lines, summary) : Status()));
   done_.push_back({task, std::move(lines), summary});
   return {};
 }
 
-Status PartialResults::finish() {
+Status PartialResults::append_task(const std::string& task, const std::vector<Json>& lines, const Json& summary) {
+  const std::string text = text_of(lines) + done_line(task, summary);
+  SKEIN_ASSIGN(auto file, env_.open_for_append(partial_path()));
+  SKEIN_TRY(file->append(std::as_bytes(std::span(text))));
+  SKEIN_TRY(file->sync());
+  return file->close();
+}
+
+Status PartialResults::finish() { return writes() ? write_file() : Status(); }
+
+Status PartialResults::write_file() {
   std::string text;
   for (const DoneTask& done : done_) text += text_of(done.lines);
   SKEIN_TRY(write_text_atomically(env_, path_, text));

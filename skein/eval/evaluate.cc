@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <tuple>
 
 #include "skein/base/concat.h"
@@ -59,6 +60,33 @@ void match(const Example& example, const std::vector<const TextMetric*>& metrics
   result.correct = result.score >= 1;
 }
 
+// What a rank found out about an example, for the others.
+Json answer_json(const ExampleResult& result) {
+  return {result.prediction,
+          result.choice_scores,
+          result.score,
+          result.metrics,
+          result.bleu.matches,
+          result.bleu.predicted,
+          result.bleu.prediction_length,
+          result.bleu.reference_length,
+          result.correct,
+          result.correct_per_character};
+}
+
+void set_answer(const Json& answer, ExampleResult& result) {
+  answer[0].get_to(result.prediction);
+  answer[1].get_to(result.choice_scores);
+  answer[2].get_to(result.score);
+  answer[3].get_to(result.metrics);
+  answer[4].get_to(result.bleu.matches);
+  answer[5].get_to(result.bleu.predicted);
+  answer[6].get_to(result.bleu.prediction_length);
+  answer[7].get_to(result.bleu.reference_length);
+  answer[8].get_to(result.correct);
+  answer[9].get_to(result.correct_per_character);
+}
+
 // Examples go through in slices of about one batch, so that the bar moves; no score depends on the slices.
 class TaskRun {
  public:
@@ -84,19 +112,51 @@ class TaskRun {
                                   .prediction = "",
                                   .target = example->target});
     }
-    for (std::size_t i = 0; i < examples_.size(); ++i) {
-      add(i);
-      if (rows_ >= options_.max_batch_tokens) flush();
-    }
-    flush();
+    or_throw(is_alone() ? answer_share() : agree(*options_.comm, answer_share()));
+    if (!is_alone()) exchange();
     if (num_cut_ > 0)
-      log_info(concat(result_.task, ": ", num_cut_, " of ", examples_.size(), " inputs were longer than ",
-                      prompt_.max_input, " tokens and lost their end"));
+      log_info(concat(result_.task, ": ", num_cut_, " of ", num_done_, " inputs were longer than ", prompt_.max_input,
+                      " tokens and lost their end"));
     summarise();
     return std::move(result_);
   }
 
  private:
+  bool is_alone() const { return options_.comm == nullptr || options_.comm->size() == 1; }
+
+  // The examples of this rank: every size-th.
+  Status answer_share() {
+    const auto step = static_cast<std::size_t>(is_alone() ? 1 : options_.comm->size());
+    try {
+      for (std::size_t i = static_cast<std::size_t>(is_alone() ? 0 : options_.comm->rank()); i < examples_.size();
+           i += step) {
+        add(i);
+        if (rows_ >= options_.max_batch_tokens) flush();
+      }
+      flush();
+    } catch (const Failure& failure) {
+      return failure.error();
+    }
+    return {};
+  }
+
+  // Every rank gets what the others found.
+  void exchange() {
+    Comm& comm = *options_.comm;
+    const auto size = static_cast<std::size_t>(comm.size());
+    Json own = Json::array();
+    for (std::size_t i = static_cast<std::size_t>(comm.rank()); i < examples_.size(); i += size)
+      own.push_back(answer_json(result_.examples[i]));
+    const std::vector<std::uint8_t> bytes = Json::to_cbor(own);  // exact, whatever the numbers and the text
+    const auto parts = comm.gather(std::as_bytes(std::span(bytes)), 0);
+    for (std::size_t rank = 0; rank < size; ++rank) {
+      std::string part;
+      if (comm.rank() == 0) part.assign(reinterpret_cast<const char*>(parts[rank].data()), parts[rank].size());
+      const Json answers = Json::from_cbor(broadcast_text(comm, std::move(part), 0));
+      for (std::size_t j = 0; j < answers.size(); ++j) set_answer(answers[j], result_.examples[rank + j * size]);
+    }
+  }
+
   void add(std::size_t i) {
     if (interrupted())
       throw Failure(

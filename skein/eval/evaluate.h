@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "skein/dist/comm.h"
 #include "skein/eval/bleu.h"
 #include "skein/eval/comparison.h"
 #include "skein/infer/loaded_model.h"
@@ -33,6 +34,7 @@ struct EvalOptions {
   OverTemplates over_templates = OverTemplates::kMean;
   PromptOptions prompt;
   std::string method = "model";  // named in every result line
+  Comm* comm = nullptr;          // borrowed: its ranks share the examples, and each gets all results; null: alone
 };
 
 struct ExampleResult {
@@ -58,7 +60,8 @@ struct TaskResult {
 // One result per task, tasks in the order of their first example. Progress bar inside. An example is ranked if it has
 // choices and no metric of texts: right if the best choice is the target or one of the references. Else its answer is
 // generated greedily and compared with the references (else the target) by its metrics. Throws Failure: an unknown
-// metric, an interrupt (finished tasks are the caller's to keep).
+// metric, an interrupt (finished tasks are the caller's to keep). Collective where options.comm is given: every rank
+// calls it with the same examples, and throws where one throws.
 std::vector<TaskResult> evaluate(const LoadedModel& model, const std::vector<Example>& examples,
                                  const EvalOptions& options);
 // One line of results.jsonl.

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "tests/end_to_end/program.h"
@@ -94,6 +95,35 @@ TEST(Compare, GoesOnWhereItStopped) {
   EXPECT_THAT(outcome.err, HasSubstr("10 tasks are done"));
   EXPECT_EQ(read_file(results), unbroken);
 }
+
+#ifdef SKEIN_MPIRUN
+// Time aside, whoever computes: results and numbers are those of one process.
+TEST(Compare, GivesTheSameResultsOnSeveralRanks) {
+  const Plan plan;
+  const auto run_ranks = [&](const std::vector<std::string>& words) {
+    std::string command = "timeout 120 " SKEIN_MPIRUN " --allow-run-as-root --oversubscribe -n 2 " SKEIN_PROGRAM;
+    for (const std::string& word : words) command += " " + word;
+    return WEXITSTATUS(std::system((command + " > /dev/null 2>&1").c_str()));
+  };
+  ASSERT_EQ(run_skein(plan.words()).code, 0);
+  const std::string results = read_file(plan.out + "/results.jsonl");
+  const Json groups = json_of(read_file(plan.out + "/comparison.json"))["groups"];
+  std::filesystem::remove_all(plan.out);
+  ASSERT_EQ(run_ranks(plan.words()), 0);
+  EXPECT_EQ(read_file(plan.out + "/results.jsonl"), results);
+  EXPECT_EQ(json_of(read_file(plan.out + "/comparison.json"))["groups"], groups);
+
+  const std::vector<std::string> eval = {"eval",    "--base", plan.base, "--library", plan.library, "--tasks", plan.ab,
+                                         "--limit", "5",      "--dtype", "f32",       "--threads",  "1",       "--out"};
+  std::vector<std::string> alone = eval, shared = eval;
+  alone.push_back(plan.folder / "alone.jsonl");
+  shared.push_back(plan.folder / "shared.jsonl");
+  ASSERT_EQ(run_skein(alone).code, 0);
+  ASSERT_EQ(run_ranks(shared), 0);
+  EXPECT_EQ(read_file(shared.back()), read_file(alone.back()));
+  EXPECT_EQ(run_ranks(shared), 1) << "an existing output is refused, on all ranks";
+}
+#endif
 
 TEST(Compare, SaysWhatIsWrongWithAPlan) {
   const Plan plan;

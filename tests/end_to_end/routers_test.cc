@@ -111,6 +111,28 @@ TEST(Gates, AreFittedRecordedAndRead) {
   }
 }
 
+TEST(ExpertMemory, PagingChangesNoLogit) {
+  const Pool pool;
+  const std::string whole = pool.logits({});
+  EXPECT_EQ(pool.logits({"--expert-memory", "4K"}), whole);
+  const Outcome outcome =
+      pool.run({"logits", "--input", "ab12", "--out", pool.folder / "paged.st", "--expert-memory", "4K", "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const Json pages = json_of(outcome.out)["expert_pages"];
+  EXPECT_GT(pages["misses"].get<int>(), 2);
+  EXPECT_LE(pages["bytes_kept"].get<int>(), 8192) << "one piece, the largest of which is of two pages";
+  EXPECT_GT(pages["bytes_stored"].get<int>(), 8192);
+  EXPECT_THAT(outcome.err, HasSubstr("MB kept of"));
+  const Outcome written =
+      pool.run({"generate", "--prompt", "ab", "--max-new-tokens", "3", "--json", "--expert-memory", "1G"});
+  ASSERT_EQ(written.code, 0) << written.err;
+  EXPECT_GT(json_of(written.out)["expert_pages"]["hits"].get<int>(), 0);
+  EXPECT_EQ(pool.run({"logits", "--input", "ab", "--out", pool.folder / "no.st", "--expert-memory", "1K", "--general",
+                      "first"})
+                .code,
+            2);
+}
+
 TEST(Trace, TwoRoutersStandSideBySide) {
   const Pool pool;
   const Outcome outcome = pool.run(
@@ -142,6 +164,15 @@ TEST(Distill, GivesAnAdapterAndSaysHowFarItIsFromThePool) {
       pool.run({"distill", "--data", pool.ab, "--limit", "4", "--rank", "1", "--out", pool.folder / "small", "--json"});
   ASSERT_EQ(small.code, 0) << small.err;
   EXPECT_EQ(json_of(small.out)["rank"], 1);
+  // Training on the pool's outputs starts there and comes nearer.
+  const Outcome taught = pool.run({"distill", "--method", "outputs", "--data", pool.ab, "--limit", "4", "--rank", "1",
+                                   "--steps", "20", "--batch", "4", "--out", pool.folder / "taught", "--json"});
+  ASSERT_EQ(taught.code, 0) << taught.err;
+  const Json lesson = json_of(taught.out);
+  EXPECT_EQ(lesson["rank"], 1);
+  EXPECT_EQ(lesson["training_divergences"].size(), 20u);
+  EXPECT_LT(lesson["divergence_from_pool"]["distilled"].get<double>(),
+            json_of(small.out)["divergence_from_pool"]["distilled"].get<double>());
   const Outcome hub = pool.run({"distill", "--method", "lorahub", "--data", pool.ab, "--limit", "4", "--generations",
                                 "3", "--penalty", "0", "--out", pool.folder / "hub", "--json"});
   ASSERT_EQ(hub.code, 0) << hub.err;
