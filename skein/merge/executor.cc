@@ -55,7 +55,7 @@ class Run {
         files_(files),
         options_(options),
         sweep_(sweep),
-        ahead_(plan, wanted, options.memory, sweep != kNoSweep) {}
+        ahead_(plan, wanted, options.memory) {}
 
   Status go() {
     std::vector<std::thread> workers;

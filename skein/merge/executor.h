@@ -20,11 +20,11 @@ namespace skein::merge {
 // How the work fits into the memory that is allowed.
 struct MemoryPlan {
   int num_workers = 1;
-  std::int64_t worker_bytes = 0;    // buffers of one worker
-  std::int64_t tensors_bytes = 0;   // for the methods' own tables, of all tensors in work at once
-  bool has_passes = false;          // the method reads some tensor more than once
-  std::int64_t prefetch_bytes = 0;  // for inputs read ahead past the page cache; 0: none
-  std::int64_t peak_bytes = 0;      // of all, the program itself included
+  std::int64_t worker_bytes = 0;   // buffers of one worker
+  std::int64_t tensors_bytes = 0;  // for the methods' own tables, of all tensors in work at once
+  std::int64_t prefetch_bytes =
+      0;                        // for inputs read ahead past the page cache; 0: none, or they are read more than once
+  std::int64_t peak_bytes = 0;  // of all, the program itself included
 };
 // Fewer threads than allowed where memory is short; an error with the least that suffices where even one does not fit.
 Result<MemoryPlan> plan_memory(const Plan& plan, std::int64_t memory_bytes, int max_workers);

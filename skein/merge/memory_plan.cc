@@ -88,8 +88,9 @@ Result<MemoryPlan> plan_memory(const Plan& plan, std::int64_t memory_bytes, int 
   const std::int64_t more_tensors = std::min(left, (2 * memory.num_workers - 1) * needs.working_bytes);
   memory.tensors_bytes = needs.working_bytes + more_tensors;
   left -= more_tensors;
-  memory.has_passes = needs.has_passes;
-  if (left >= kLeastPrefetchBytes && needs.whole_bytes == 0) memory.prefetch_bytes = std::min(left, kMostPrefetchBytes);
+  // What is read again is read from the page cache.
+  const bool reads_once = !needs.has_passes && plan.model->num_sweeps() == 0 && needs.whole_bytes == 0;
+  if (reads_once && left >= kLeastPrefetchBytes) memory.prefetch_bytes = std::min(left, kMostPrefetchBytes);
   memory.peak_bytes =
       fixed + needs.whole_bytes + memory.num_workers * needs.block_bytes + memory.tensors_bytes + memory.prefetch_bytes;
   return memory;

@@ -18,8 +18,8 @@ void ranges_of(const OutputTensor& tensor, std::int64_t first, std::int64_t coun
   if (tensor.base != nullptr) tensor.base->ranges(first, count, ranges);
 }
 
-ReadAhead::ReadAhead(const Plan& plan, const std::vector<std::size_t>& wanted, const MemoryPlan& memory, bool is_sweep)
-    : plan_(plan), wanted_(wanted), memory_(memory), is_sweep_(is_sweep) {
+ReadAhead::ReadAhead(const Plan& plan, const std::vector<std::size_t>& wanted, const MemoryPlan& memory)
+    : plan_(plan), wanted_(wanted), memory_(memory) {
   if (memory.prefetch_bytes > 0 && !plan.sources.empty()) room_ = plan.sources[0]->room.get();
   if (room_ != nullptr) room_->open(memory.prefetch_bytes);
   // Or else the first block's worker would race with this, and read past what is fetched for it.
@@ -60,9 +60,8 @@ bool ReadAhead::ask() {
   const std::int64_t count = std::min(kStepElements, tensor.num_elements() - first_);
   ranges_.clear();
   ranges_of(tensor, first_, count, ranges_);
-  const bool is_fetched = room_ != nullptr && is_read_once(tensor);
   for (const auto& range : ranges_) {
-    if (is_fetched) {
+    if (room_ != nullptr) {
       room_->fetch(*range.file, range.offset, range.size);
     } else {
       range.file->will_need(range.offset, range.size);
@@ -75,10 +74,6 @@ bool ReadAhead::ask() {
     ++next_;
   }
   return next_ < wanted_.size();
-}
-
-bool ReadAhead::is_read_once(const OutputTensor& tensor) const {
-  return tensor.job < 0 || (!is_sweep_ && plan_.model->num_sweeps() == 0 && !memory_.has_passes);
 }
 
 }  // namespace skein::merge

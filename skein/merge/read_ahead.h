@@ -18,7 +18,7 @@ namespace skein::merge {
 class ReadAhead {
  public:
   // All outlive it. The first bytes are asked for before this returns.
-  ReadAhead(const Plan& plan, const std::vector<std::size_t>& wanted, const MemoryPlan& memory, bool is_sweep);
+  ReadAhead(const Plan& plan, const std::vector<std::size_t>& wanted, const MemoryPlan& memory);
   ~ReadAhead();
   // So many bytes of inputs more were handed out, in the order of `wanted`; from any thread.
   void handed_out(std::uint64_t bytes);
@@ -26,12 +26,10 @@ class ReadAhead {
  private:
   void run();
   bool ask();  // for the next step; false at the end
-  bool is_read_once(const OutputTensor& tensor) const;
 
   const Plan& plan_;
   const std::vector<std::size_t>& wanted_;
   const MemoryPlan& memory_;
-  const bool is_sweep_;
   PrefetchRoom* room_ = nullptr;  // null: none
 
   std::size_t next_ = 0;    // into wanted_
