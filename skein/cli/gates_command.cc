@@ -117,7 +117,7 @@ void write_texts(const GatesFlags& flags, const SentenceEncoder& encoder, const 
 void fit_one(GatesFlags& flags, const std::string& folder, LoadedModel* model, const std::vector<std::string>& data,
              const BaseModel& base, const std::string& fingerprint) {
   if (flags.method == "phatgoose") {
-    const TrainReport report = train_gate(real_env(), *model, folder, data, flags.train, flags.overwrite);
+    const TrainReport report = train_gate(real_env(), *make_single_comm(), *model, folder, data, flags.train, flags.overwrite);
     if (report.interrupted) {
       throw Failure({concat("interrupted after step ", report.steps, ", saved in ", report.state_folder,
                             "; go on with: skein train gate --expert ", folder, " --resume ..."),

@@ -3,6 +3,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/base/result.h"
+#include "skein/cli/bench_verbs.h"
 #include "skein/cli/build_facts.h"
 #include "skein/cli/capture_check.h"
 #include "skein/cli/common_options.h"
@@ -46,6 +47,8 @@ void add_gates_verb(CLI::App& program, Job& job) {
 void add_distill_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "distill", "A routed pool as one adapter");
 }
+
+void add_train_bench(CLI::App& bench, Job& job) { add_missing(bench, job, "train", "Training beside PEFT"); }
 
 std::string torch_facts() { return "without torch"; }
 

@@ -9,9 +9,12 @@
 #include "skein/cli/result_output.h"
 #include "skein/cli/text_table.h"
 #include "skein/cli/train_flags.h"
+#include "skein/cli/train_library.h"
 #include "skein/cli/train_page.h"
 #include "skein/cli/verbs.h"
+#include "skein/dist/comm.h"
 #include "skein/train/mixture_trainer.h"
+#include "skein/train/ranks.h"
 #include "skein/train/thaw.h"
 #include "skein/train/trainer.h"
 
@@ -43,7 +46,8 @@ struct Trainer {
 constexpr Trainer kTrainers[] = {
     {Trained::kExpert, "expert", "Train an expert, a LoRA or (IA)3 vectors, written as a PEFT adapter",
      "skein train expert --base models/smollm2.gguf --data sentiment.jsonl --out experts/sentiment --steps 80\n"
-     "skein train expert --base BASE --data big.jsonl.gz --out experts/big --paper phatgoose --valid valid.jsonl"},
+     "skein train expert --base BASE --data big.jsonl.gz --out experts/big --paper phatgoose --valid valid.jsonl\n"
+     "mpirun -n 4 skein train expert --base BASE --data big.jsonl.gz --out experts/big --batch 64"},
     {Trained::kGate, "gate", "Train the PHATGOOSE gate of an expert and add it to its folder",
      "skein train gate --base models/smollm2.gguf --expert experts/sentiment --data sentiment.jsonl --steps 40"},
     {Trained::kMov, "mov", "Train a mixture of (IA)3 vectors and its routers together (MoV)",
@@ -78,18 +82,8 @@ void add_mixture_facts(Json& json, const MixtureReport& report) {
 void print_report(const TrainFlags& flags, const MixtureReport& mixture) {
   const TrainReport& report = mixture.run;
   if (flags.common.json) {
-    Json json = {{"out", flags.folder},
-                 {"steps", report.steps},
-                 {"first_loss", report.first_loss},
-                 {"last_loss", report.last_loss},
-                 {"tokens", report.tokens},
-                 {"target_tokens", report.target_tokens},
-                 {"inputs_cut", report.inputs_cut},
-                 {"seconds", report.seconds}};
-    if (report.best_step >= 0) {
-      json["best_step"] = report.best_step;
-      json["valid_loss"] = report.best_valid_loss;
-    }
+    Json json = report_to_json(report);
+    json["out"] = flags.folder;
     if (flags.is_mixture()) add_mixture_facts(json, mixture);
     print_json(json);
     return;
@@ -112,26 +106,28 @@ void print_parameters(const ParameterCount& count) {
                   grouped(count.base)));
 }
 
-MixtureReport run_trainer(TrainFlags& flags, const LoadedModel& model) {
+MixtureReport run_trainer(TrainFlags& flags, Comm& comm, const LoadedModel& model) {
   MixtureReport report;
   const auto plain = [&](auto trainer) {
-    report.run = trainer(real_env(), model, flags.data, flags.folder, flags.train, flags.overwrite);
+    report.run = trainer(real_env(), comm, model, flags.data, flags.folder, flags.train, flags.overwrite);
   };
   switch (flags.trained) {
     case Trained::kGate:
-      report.run = train_gate(real_env(), model, flags.folder, flags.data, flags.train, flags.overwrite);
+      report.run = train_gate(real_env(), comm, model, flags.folder, flags.data, flags.train, flags.overwrite);
       break;
     case Trained::kMov:
     case Trained::kMolora:
       if (flags.released_places) flags.mixture.config.target_kinds = released_places(model.base.config);
       if (flags.mixture.frozen_library.empty()) {
         or_throw(mixture_slots(flags.mixture.config, model.backbone->slots()));
-        print_parameters(count_parameters(flags.mixture.config, model.base.config));
+        if (is_root(comm)) print_parameters(count_parameters(flags.mixture.config, model.base.config));
       }
-      report = train_mixture(real_env(), model, flags.data, flags.folder, flags.mixture, flags.train, flags.overwrite);
+      report =
+          train_mixture(real_env(), comm, model, flags.data, flags.folder, flags.mixture, flags.train, flags.overwrite);
       break;
     case Trained::kFull:
-      log_info(concat("training all ", grouped(base_parameters(model.base.config)), " numbers of the base"));
+      if (is_root(comm))
+        log_info(concat("training all ", grouped(base_parameters(model.base.config)), " numbers of the base"));
       plain(&train_full);
       break;
     case Trained::kIa3:
@@ -171,24 +167,41 @@ void write_report_page(const TrainFlags& flags) {
   log_info("wrote " + flags.report);
 }
 
-int train(TrainFlags& flags, const std::vector<std::string>& typed) {
-  ModelOptions options = model_options(flags.model, flags.common);
+int train_together(TrainFlags& flags, Comm& comm, const std::vector<std::string>& typed) {
   unescape_separator(flags.train.prompt);
-  take_train_flags(flags);
-  refuse_existing(flags.report, flags.overwrite || flags.train.resume);
-  options.recompute_blocks = flags.train.checkpoint_blocks;
-  flags.train.program_version = SKEIN_VERSION;
-  const LoadedModel model = load_model(real_env(), options);
-  const MixtureReport report = run_trainer(flags, model);
+  LoadedModel model;
+  together(comm, [&] {
+    ModelOptions options = model_options(flags.model, flags.common);
+    take_train_flags(flags);
+    refuse_existing(flags.report, flags.overwrite || flags.train.resume);
+    options.recompute_blocks = flags.train.checkpoint_blocks;
+    options.compute = with_base_bits(options.compute, flags.base_bits);
+    flags.train.program_version = SKEIN_VERSION;
+    model = load_model(real_env(), options);
+  });
+  const MixtureReport report = run_trainer(flags, comm, model);
   if (report.run.interrupted) {
     throw Failure({concat("interrupted after step ", report.run.steps, " of ", flags.train.steps, ", saved in ",
                           report.run.state_folder, "; go on with: ", resume_command(flags, typed)),
                    ErrorKind::kInterrupted});
   }
+  if (!is_root(comm)) return 0;
   if (!flags.report.empty()) write_report_page(flags);
   print_report(flags, report);
   log_info(next_step(flags));
   return 0;
+}
+
+int train(TrainFlags& flags, const std::vector<std::string>& typed) {
+  const auto comm = or_throw(make_comm());
+  if (!is_root(*comm)) flags.common.progress = "none";
+  try {
+    return train_together(flags, *comm, typed);
+  } catch (const Failure&) {
+    // The ranks have agreed on it: rank 0 says it, and its exit code is the job's.
+    if (is_root(*comm)) throw;
+    return 0;
+  }
 }
 
 void add_train_command(CLI::App& verb, Job& job, const Trainer& trainer) {
@@ -205,6 +218,7 @@ void add_train_verb(CLI::App& program, Job& job) {
   CLI::App& verb = add_command(program, "train", "Train experts, gates, mixtures and their baselines", "");
   verb.require_subcommand(1);
   for (const Trainer& trainer : kTrainers) add_train_command(verb, job, trainer);
+  add_train_library(verb, job);
 }
 
 }  // namespace skein

@@ -293,6 +293,16 @@ void add_train_flags(CLI::App& command, TrainFlags& flags) {
   } else {
     command.add_option("--out", flags.folder, "Folder to write")->type_name("DIR")->required();
   }
+  if (flags.trained != Trained::kFull) {
+    command
+        .add_option(
+            "--base-bits", flags.base_bits,
+            "Keep the frozen base's linears in 8 or 4 bits (blocks of 64; NF4) instead of --dtype: less memory, "
+            "more time, nearly the same loss; on the CPU")
+        ->type_name("BITS")
+        ->check(CLI::IsMember(std::vector<int>{8, 4}))
+        ->group(kTraining);
+  }
   if (flags.is_lora()) add_lora(command, flags);
   if (flags.is_mixture()) add_mixture(command, flags);
   add_paper(command, flags);
@@ -333,6 +343,14 @@ void take_train_flags(TrainFlags& flags) {
     or_throw(check_mixture_config(flags.mixture.config));
   }
   or_throw(check_train_options(train));
+}
+
+ComputeOptions with_base_bits(ComputeOptions compute, int base_bits) {
+  if (base_bits != 0 && !compute.device.is_cpu()) {
+    throw Failure({"--base-bits works on the CPU; give --device cpu with it", ErrorKind::kUsage});
+  }
+  compute.base_bits = base_bits;
+  return compute;
 }
 
 }  // namespace skein

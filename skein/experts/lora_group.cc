@@ -64,15 +64,6 @@ void add_product(at::Tensor& sum, const at::Tensor& left, const at::Tensor& righ
   }
 }
 
-// dL/dx of the frozen linears.
-at::Tensor frozen_gradient(const LinearGroup& group, const variable_list& grads) {
-  at::Tensor sum;  // (N, D_in)
-  for (std::size_t i = 0; i < group.parts.size(); ++i) {
-    if (grads[i].defined()) add_product(sum, grads[i], group.parts[i].weight);
-  }
-  return sum;
-}
-
 // y += middle (scale B)^T for every piece; the scaled Bs, rounded to y's type, (D_out, R) each, are kept in `saved`.
 void add_pieces(variable_list& y, const at::Tensor& middle, const at::Tensor& b, const std::vector<Piece>& pieces,
                 variable_list& saved) {

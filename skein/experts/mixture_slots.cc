@@ -5,6 +5,7 @@
 
 #include "skein/base/check.h"
 #include "skein/experts/lora_group.h"
+#include "skein/experts/mixed_lora.h"
 #include "skein/experts/mixed_scale.h"
 #include "skein/experts/routing_record.h"
 #include "skein/nn/bridge.h"
@@ -124,18 +125,52 @@ at::Tensor MixtureSlots::weights_of(int module_idx, const at::Tensor& given_logi
     logits = with_router_losses(logits, rule_, rows, module.in_source ? losses_.num_source_rows : losses_.num_rows,
                                 losses_, record != nullptr ? &record->losses : nullptr);
   }
-  const at::Tensor weights = routing_weights(logits, rule_);
-  if (record != nullptr) record->add(module_idx, logits, weights);
-  const at::Tensor by_head = weights.view({-1, heads, config_.num_experts});  // (N, heads, E)
-  if (auto* trace = dynamic_cast<RoutingRecord*>(state.memory.get())) {
-    trace->mixtures[module.slot_idx].push_back(as_mixture(by_head.detach().mean(1)));
-  }
+  const at::Tensor by_head = routing_weights(logits, rule_).view({-1, heads, config_.num_experts});  // (N, heads, E)
+  this->record(module_idx, logits, by_head, state);
   return by_head;
+}
+
+void MixtureSlots::record(int module_idx, const at::Tensor& logits, const at::Tensor& weights,
+                          const ForwardState& state) const {
+  if (auto* record = dynamic_cast<RouterRecord*>(state.memory.get())) {
+    record->add(module_idx, logits, weights.flatten(0, 1));
+  }
+  if (auto* trace = dynamic_cast<RoutingRecord*>(state.memory.get())) {
+    trace->mixtures[modules_[module_idx].slot_idx].push_back(as_mixture(weights.detach().mean(1)));
+  }
 }
 
 at::Tensor MixtureSlots::route(int module_idx, const at::Tensor& read, std::int64_t heads, ForwardState& state) const {
   if (config_.num_experts == 1) return at::ones({read.size(0) / heads, heads, 1}, read.options().dtype(at::kFloat));
   return weights_of(module_idx, logits_of(module_idx, read, state), heads, state);
+}
+
+// The usual case of training. Others (losses on the logits, mixed parameters, a router of sentences) are put together
+// from their pieces.
+bool MixtureSlots::runs_as_one_node() const {
+  return at::GradMode::is_enabled() && config_.num_experts > 1 && config_.mixes == Mixes::kOutputs &&
+         config_.router_input == RouterInput::kHidden && losses_.balance == 0 && losses_.z_loss == 0;
+}
+
+std::vector<at::Tensor> MixtureSlots::mix_as_one(const LinearGroup& group, const at::Tensor& x,
+                                                 ForwardState& state) const {
+  std::vector<MixedExperts> experts;
+  std::vector<int> module_idxs;
+  for (std::size_t i = 0; i < group.parts.size(); ++i) {
+    const int slot_idx = group.parts[i].slot_idx;
+    const int idx = slot_idx < 0 ? -1 : module_of_slot_[slot_idx];
+    if (idx < 0) continue;
+    experts.push_back({i, modules_[idx].a, modules_[idx].b, modules_[idx].router});
+    module_idxs.push_back(idx);
+  }
+  const bool is_watched = state.memory != nullptr;
+  MixedRouting routing;
+  auto y = mixed_lora_group(group, experts, rule_, config_.alpha / static_cast<double>(config_.rank), x,
+                            is_watched ? &routing : nullptr);
+  for (std::size_t i = 0; is_watched && i < module_idxs.size(); ++i) {
+    record(module_idxs[i], routing.logits[i], routing.weights[i].unsqueeze(1), state);
+  }
+  return y;
 }
 
 // Keys and values: y = the linear's output for x.
@@ -191,6 +226,7 @@ std::vector<at::Tensor> MixtureSlots::mix_group(const LinearGroup& group, const 
     if (idx >= 0) present.push_back(idx);
   }
   if (present.empty()) return apply_frozen(group, x);
+  if (runs_as_one_node()) return mix_as_one(group, x, state);
   std::vector<at::Tensor> a, b, routers, weights;
   for (const int idx : present) {
     a.push_back(modules_[idx].a.flatten(0, 1));                     // (E R, D_in)

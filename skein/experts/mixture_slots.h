@@ -66,10 +66,14 @@ class MixtureSlots : public SlotFiller {
   };
   std::vector<at::Tensor> scale_group(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
   at::Tensor scaled_output(int module_idx, const at::Tensor& x, const at::Tensor& y, ForwardState& state) const;
+  bool runs_as_one_node() const;
+  std::vector<at::Tensor> mix_as_one(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
   std::vector<at::Tensor> mix_group(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
   at::Tensor logits_of(int module_idx, const at::Tensor& read, const ForwardState& state) const;
   // logits (N * heads, E) -> weights (N, heads, E); tells losses and records.
   at::Tensor weights_of(int module_idx, const at::Tensor& logits, std::int64_t heads, ForwardState& state) const;
+  // weights (N, heads, E): into state.memory.
+  void record(int module_idx, const at::Tensor& logits, const at::Tensor& weights, const ForwardState& state) const;
   at::Tensor route(int module_idx, const at::Tensor& read, std::int64_t heads, ForwardState& state) const;
 
   MixtureConfig config_;

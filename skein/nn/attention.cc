@@ -35,6 +35,15 @@ std::pair<at::Tensor, at::Tensor> keys_and_values(const AttentionPlan& plan, con
   return {sequences(all_k, run.key_begin, 1, run.key_length), sequences(all_v, run.key_begin, 1, run.key_length)};
 }
 
+// A bias on the scores that is trained (T5's, in full fine-tuning).
+bool trains_bias(const AttentionPlan& plan) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const AttentionRun& run : plan.runs) {
+    if (run.dense_mask.defined() && run.dense_mask.requires_grad()) return true;
+  }
+  return false;
+}
+
 std::optional<at::Tensor> mask_argument(const AttentionRun& run) {
   return run.dense_mask.defined() ? std::optional(run.dense_mask) : std::nullopt;
 }
@@ -51,9 +60,10 @@ at::Tensor attend_portable(const at::Tensor& q, const at::Tensor& k, const at::T
   std::vector<at::Tensor> parts;
   for (const AttentionRun& run : plan.runs) {
     const auto [keys, values] = keys_and_values(plan, run, layer, k, v);
-    parts.push_back(
-        rows_of(at::scaled_dot_product_attention(sequences(q, run.begin, run.count, run.length), keys, values,
-                                                 mask_argument(run), 0.0, is_triangle(run), scale, true)));
+    std::optional<at::Tensor> mask = mask_argument(run);
+    if (mask) mask = mask->to(q.scalar_type());
+    parts.push_back(rows_of(at::scaled_dot_product_attention(sequences(q, run.begin, run.count, run.length), keys,
+                                                             values, mask, 0.0, is_triangle(run), scale, true)));
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts);
 }
@@ -248,7 +258,7 @@ class PackedAttention : public torch::autograd::Function<PackedAttention> {
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale) {
   if (plan->runs.empty()) return at::zeros({q.size(0), q.size(1) * q.size(2)}, q.options());
-  if (!has_kernels(q)) return attend_portable(q, k, v, *plan, layer, scale);
+  if (!has_kernels(q) || trains_bias(*plan)) return attend_portable(q, k, v, *plan, layer, scale);
   const bool needs_grad = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
   if (!needs_grad) return attend_on_cpu(q, k, v, *plan, layer, scale, nullptr);
   SKEIN_CHECK(!plan->has_cache());

@@ -56,8 +56,8 @@ std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segm
                                                           const std::vector<Segment>& source);
 
 // q (N, H, Dh), k and v (S, Hkv, Dh); rows may be strided, heads contiguous -> (N, H * Dh). Scores times `scale`.
-// On the CPU a sequence's rows are the same bits alone and packed. layer: of the caches. Differentiable in q, k, v
-// unless the plan has caches.
+// On the CPU a sequence's rows are the same bits alone and packed. layer: of the caches. Differentiable in q, k, v and
+// in a bias that asks for a gradient, unless the plan has caches.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale);
 

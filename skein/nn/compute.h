@@ -13,6 +13,7 @@ namespace skein {
 struct ComputeOptions {
   c10::Device device = c10::Device(c10::DeviceType::CPU);
   c10::ScalarType dtype = c10::ScalarType::Float;  // weights and activations: Float or BFloat16
+  int base_bits = 0;  // of the frozen linears' weights: 8 or 4 (nn/quantised_weight.h, CPU); 0: dtype's
 };
 
 // device: "cpu", "cuda", "cuda:K" or "" (cuda if there is one); dtype: "f32", "bf16" or "" (bf16 where the device

@@ -41,6 +41,30 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
   return y;
 }
 
+// The numbers of a group's weight, or of one part's: shared, or made for this use.
+at::Tensor numbers_of(const LinearGroup& group, c10::ScalarType dtype) {
+  return group.quantised ? group.quantised->rows(0, group.quantised->num_rows(), dtype) : group.weight;
+}
+
+// Keeps the few bits for the backward pass, not the numbers made of them.
+struct KeptWeight : torch::CustomClassHolder {
+  std::shared_ptr<const QuantisedWeight> weight;
+};
+class QuantisedProduct : public torch::autograd::Function<QuantisedProduct> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const LinearGroup& group) {
+    auto kept = c10::make_intrusive<KeptWeight>();
+    kept->weight = group.quantised;
+    ctx->saved_data["weight"] = c10::IValue::make_capsule(std::move(kept));
+    return frozen_linear(x, numbers_of(group, x.scalar_type()), group.bias);
+  }
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const auto capsule = ctx->saved_data["weight"].toCapsule();
+    const QuantisedWeight& weight = *static_cast<const KeptWeight&>(*capsule).weight;
+    return {at::mm(grads[0], weight.rows(0, weight.num_rows(), grads[0].scalar_type())), at::Tensor()};
+  }
+};
+
 class FrozenProduct : public torch::autograd::Function<FrozenProduct> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
@@ -88,12 +112,48 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
   return group_of(at::cat(weights), std::move(bias), rows, slot_idxs);
 }
 
+void quantise(LinearGroup& group, int bits) {
+  group.quantised = std::make_shared<const QuantisedWeight>(group.weight, bits);
+  std::vector<std::int64_t> rows;
+  std::vector<int> slot_idxs;
+  for (const FrozenLinear& part : group.parts) {
+    rows.push_back(part.weight.size(0));
+    slot_idxs.push_back(part.slot_idx);
+  }
+  const auto quantised = group.quantised;
+  group =
+      group_of(at::empty(group.weight.sizes(), group.weight.options().device(at::kMeta)), group.bias, rows, slot_idxs);
+  group.quantised = quantised;
+}
+
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x) {
-  const at::Tensor y = frozen_linear(x, group.weight, group.bias);  // (N, sum of D_out)
+  const bool keeps_bits = group.quantised && at::GradMode::is_enabled() && x.requires_grad();
+  const at::Tensor y =
+      keeps_bits ? QuantisedProduct::apply(x, group) : frozen_linear(x, numbers_of(group, x.scalar_type()), group.bias);
   if (group.parts.size() == 1) return {y};
   std::vector<std::int64_t> widths;
   for (const FrozenLinear& part : group.parts) widths.push_back(part.weight.size(0));
   return at::split_with_sizes(y, widths, 1);  // its gradient is one concatenation; narrow()'s would fill y twice
+}
+
+at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tensor>& grads) {
+  at::Tensor sum;  // (N, D_in)
+  std::int64_t row = 0;
+  for (std::size_t i = 0; i < group.parts.size(); ++i) {
+    const at::Tensor& grad = grads[i];
+    const std::int64_t rows = group.parts[i].weight.size(0);
+    if (grad.defined()) {
+      const at::Tensor weight =
+          group.quantised ? group.quantised->rows(row, rows, grad.scalar_type()) : group.parts[i].weight;
+      if (sum.defined()) {
+        sum.addmm_(grad, weight);
+      } else {
+        sum = at::mm(grad, weight);
+      }
+    }
+    row += rows;
+  }
+  return sum;
 }
 
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+
+#include "skein/nn/quantised_weight.h"
 
 namespace skein {
 
@@ -16,9 +19,10 @@ struct FrozenLinear {
 
 // q, k, v of one attention, gate and up of one feed-forward: one product for all of them when no expert is attached.
 struct LinearGroup {
-  at::Tensor weight;                // (sum of D_out, D_in)
+  at::Tensor weight;                // (sum of D_out, D_in); on the meta device, a shape alone, where it is quantised
   at::Tensor bias;                  // (sum of D_out), or undefined
   std::vector<FrozenLinear> parts;  // views of the above, in row order
+  std::shared_ptr<const QuantisedWeight> quantised;  // null: weight holds the numbers
 };
 
 // Parts of `rows` outputs each as views of a grouped weight and bias that are there already.
@@ -27,8 +31,12 @@ LinearGroup group_of(at::Tensor weight, at::Tensor bias, const std::vector<std::
 // weights, biases (undefined: none) and slots in order; copies them into one tensor.
 LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
                               const std::vector<int>& slot_idxs);
+// Its weights in so few bits from now on, and no longer in any other form. On the CPU.
+void quantise(LinearGroup& group, int bits);
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
+// The gradient of x from those of apply_frozen's outputs (undefined: none); undefined if there is none at all.
+at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tensor>& grads);
 // x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). A gradient for weight and bias
 // only if they were thawed.
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

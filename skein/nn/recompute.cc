@@ -38,7 +38,8 @@ class Recompute : public torch::autograd::Function<Recompute> {
       const at::AutoGradMode grad_on(true);
       output = static_cast<const BlockHolder*>(holder.get())->block(inputs);
     }
-    if (output.requires_grad()) torch::autograd::backward({output}, {grads[0]});
+    // The graph is kept for what blocks share (T5's position biases), and goes with `output`.
+    if (output.requires_grad()) torch::autograd::backward({output}, {grads[0]}, /*retain_graph=*/true);
     tensor_list input_grads{at::Tensor(), at::Tensor()};  // of block and anchor
     for (const at::Tensor& input : inputs) input_grads.push_back(input.grad());
     return input_grads;

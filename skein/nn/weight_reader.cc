@@ -28,7 +28,7 @@ WeightReader::WeightReader(const BaseModel& base, const ComputeOptions& compute)
       progress_("Reading weights", static_cast<std::int64_t>(tensor_names(base.config).size()), "tensors") {
   std::int64_t total = 0;
   for (TensorName& name : tensor_names(base.config)) {
-    total += aligned_numel(name.shape);
+    if (compute.base_bits == 0 || name.role != TensorRole::kLinear) total += aligned_numel(name.shape);
     names_[name.role].push_back(std::move(name));
   }
   arena_ = compute.device.is_cpu()
@@ -88,18 +88,22 @@ LinearGroup WeightReader::next_linears(int count, bool biased) {
     SKEIN_CHECK(slot.d_out == rows.back() && slot.d_in == weights.back().shape[1]);
     SKEIN_CHECK(slot.d_in == weights.front().shape[1]);
   }
-  LinearGroup group = group_of(allocate({total_rows, weights.front().shape[1]}),
-                               biased ? allocate({total_rows}) : at::Tensor(), rows, slot_idxs);
+  const Shape shape{total_rows, weights.front().shape[1]};
+  const bool quantises = compute_.base_bits != 0;
+  // Read into memory of its own where only its few bits will stay.
+  at::Tensor numbers = quantises ? at::empty(shape, compute_.dtype) : allocate(shape);
+  LinearGroup group = group_of(std::move(numbers), biased ? allocate({total_rows}) : at::Tensor(), rows, slot_idxs);
   std::int64_t row = 0;
   for (int i = 0; i < count; row += rows[i++]) {
     read(weights[i], group.parts[i].weight);
-    tensors_.push_back({weights[i].name, group.weight, row, rows[i]});
+    if (!quantises) tensors_.push_back({weights[i].name, group.weight, row, rows[i]});
     if (!biased) continue;
     const TensorName& bias = take(TensorRole::kBias);
     SKEIN_CHECK(module_of(bias.name) == module_of(weights[i].name));
     read(bias, group.parts[i].bias);
     tensors_.push_back({bias.name, group.bias, row, rows[i]});
   }
+  if (quantises) quantise(group, compute_.base_bits);
   return group;
 }
 

@@ -2,17 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include <ATen/ATen.h>
 
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
-#include "skein/io/output_folder.h"
 #include "skein/spec/expert_folder.h"
 #include "skein/spec/library.h"
+#include "skein/train/ranks.h"
 #include "skein/train/run_setup.h"
 #include "skein/train/train_loop.h"
-#include "skein/train/training_state.h"
 
 namespace skein {
 namespace {
@@ -128,6 +128,7 @@ Json specialisation_to_json(const Specialisation& measured) {
 Trainee mixture_trainee(MixtureSlots& mixture, const TrainOptions& options) {
   Trainee trainee{.filler = &mixture, .parameters = mixture.parameters(), .names = mixture.parameter_names()};
   if (mixture.config().num_experts == 1) return trainee;
+  trainee.num_experts = mixture.config().num_experts;
   trainee.before_step = [&mixture, &options](const StepSize& size) {
     mixture.set_losses({.balance = options.balance_weight,
                         .z_loss = options.z_loss_weight,
@@ -144,59 +145,54 @@ Trainee mixture_trainee(MixtureSlots& mixture, const TrainOptions& options) {
   return trainee;
 }
 
-MixtureReport train_mixture(Env& env, const LoadedModel& model, const std::vector<std::string>& data_paths,
-                            const std::string& out_path, const MixtureRequest& request, const TrainOptions& options,
+MixtureReport train_mixture(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
+                            const std::string& out, const MixtureRequest& wanted, const TrainOptions& options,
                             bool overwrite) {
-  const std::string out = without_trailing_slash(out_path);
-  const std::string state_folder = out + ".training";
-  const std::string kind(mixture_kind_name(request.config.kind));
-  check_start(env, model, options, state_folder, overwrite);
-  or_throw(check_mixture_config(request.config));
-  if (options.balance_weight > 0 && request.config.top_k == 0) {
-    throw Failure(
-        {"load balancing is constant where every token uses all experts; give --top-k with it", ErrorKind::kUsage});
-  }
-  Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/false);
-  identity["mixture"] = mixture_config_to_json(request.config);
-  identity["init"] = {
-      {"a_std", request.init.a_std}, {"router_std", request.init.router_std}, {"seed", request.init.seed}};
-  if (!request.frozen_library.empty()) identity["frozen_experts"] = digests_of_library(env, request.frozen_library);
-  const auto fingerprint = identity["base_fingerprint"].get<std::string>();
+  const bool frozen = !wanted.frozen_library.empty();
+  FolderRunRequest request{std::string(mixture_kind_name(wanted.config.kind)), data, out, options, overwrite};
+  together(comm, [&] {
+    or_throw(check_mixture_config(wanted.config));
+    if (options.balance_weight > 0 && wanted.config.top_k == 0) {
+      throw Failure(
+          {"load balancing is constant where every token uses all experts; give --top-k with it", ErrorKind::kUsage});
+    }
+    request.more_identity["mixture"] = mixture_config_to_json(wanted.config);
+    request.more_identity["init"] = {
+        {"a_std", wanted.init.a_std}, {"router_std", wanted.init.router_std}, {"seed", wanted.init.seed}};
+    if (frozen) request.more_identity["frozen_experts"] = digests_of_library(env, wanted.frozen_library);
+  });
+  const FolderRun run = begin_folder_run(env, comm, model, request);
   MixtureReport report;
-  if (const auto done = check_target(env, out, state_folder, identity, options, overwrite)) {
-    report.run = *done;
+  if (run.done) {
+    report.run = *run.done;
     return report;
   }
 
-  const RunData data = read_run_data(env, model, data_paths, options);
-  const bool frozen = !request.frozen_library.empty();
-  MixtureSlots mixture(first_mixture(env, model, request, fingerprint, options), model.base.config,
-                       model.backbone->compute(), frozen ? MixtureSlots::Trains::kRouters : MixtureSlots::Trains::kAll);
-  report.parameters = count_parameters(mixture.config(), model.base.config);
+  const auto fingerprint = run.identity["base_fingerprint"].get<std::string>();
+  std::optional<MixtureSlots> mixture;
+  together(comm, [&] {
+    mixture.emplace(first_mixture(env, model, wanted, fingerprint, options), model.base.config,
+                    model.backbone->compute(), frozen ? MixtureSlots::Trains::kRouters : MixtureSlots::Trains::kAll);
+  });
+  report.parameters = count_parameters(mixture->config(), model.base.config);
   if (frozen) report.parameters.experts = 0;
-  TrainRun run;
-  run.what = concat(kind, " ", base_name(out));
-  run.state_folder = state_folder;
-  run.identity = identity;
-  run.keep_best = true;
-  const Trainee trainee = mixture_trainee(mixture, options);
-  report.run = run_training(env, *model.backbone, trainee, data.train, data.valid, run, options);
+  const Trainee trainee = mixture_trainee(*mixture, options);
+  report.run = run_training(env, *model.backbone, trainee, run.data.train, run.data.valid, run.loop, options);
   if (report.run.interrupted) return report;
-  report.specialisation = measure_specialisation(*model.backbone, mixture, data.train, kSpecialisationExamples);
 
-  MixtureFile file = mixture.to_file();
-  file.base_fingerprint = fingerprint;
-  file.base_hint = model.base.path;
-  Json card = card_of(kind, model, data, identity, report.run, options);
-  card["parameters_trained"] = report.parameters.trained();
-  card["share_of_base"] = report.parameters.share();
-  card["specialisation"] = specialisation_to_json(report.specialisation);
-  const auto folder = or_throw(OutputFolder::begin(env, out, overwrite));
-  or_throw(write_mixture(env, folder->path(), file, model.base.config));
-  or_throw(write_card(env, folder->path(), card));
-  copy_file(env, log_file(state_folder), join_path(folder->path(), "log.jsonl"));
-  or_throw(folder->commit());
-  or_throw(env.remove_tree(state_folder));
+  Json facts;
+  on_root(comm, [&] {
+    report.specialisation = measure_specialisation(*model.backbone, *mixture, run.data.train, kSpecialisationExamples);
+    facts["parameters_trained"] = report.parameters.trained();
+    facts["share_of_base"] = report.parameters.share();
+    facts["specialisation"] = specialisation_to_json(report.specialisation);
+  });
+  end_folder_run(env, comm, model, request, run, report.run, facts, [&](const std::string& folder) {
+    MixtureFile file = mixture->to_file();
+    file.base_fingerprint = fingerprint;
+    file.base_hint = model.base.path;
+    or_throw(write_mixture(env, folder, file, model.base.config));
+  });
   return report;
 }
 
@@ -219,34 +215,24 @@ LoraAdapter ia3_of(const MixtureFile& mixture, const BackboneConfig& base, const
   return adapter;
 }
 
-TrainReport train_ia3(Env& env, const LoadedModel& model, const std::vector<std::string>& data_paths,
-                      const std::string& out_path, const TrainOptions& options, bool overwrite) {
-  const std::string out = without_trailing_slash(out_path);
-  const std::string state_folder = out + ".training";
-  check_start(env, model, options, state_folder, overwrite);
-  Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/false);
-  identity["kind"] = "ia3";
-  if (const auto done = check_target(env, out, state_folder, identity, options, overwrite)) return *done;
-  const RunData data = read_run_data(env, model, data_paths, options);
+TrainReport train_ia3(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
+                      const std::string& out, const TrainOptions& options, bool overwrite) {
+  FolderRunRequest request{"ia3", data, out, options, overwrite};
+  request.more_identity["kind"] = "ia3";
+  const FolderRun run = begin_folder_run(env, comm, model, request);
+  if (run.done) return *run.done;
   // A mixture of one: its router is never asked.
   const MixtureConfig one{.kind = MixtureKind::kMov, .num_experts = 1};
   MixtureSlots vectors(new_mixture(one, model.base.config, {}), model.base.config, model.backbone->compute(),
                        MixtureSlots::Trains::kExperts);
-  TrainRun run;
-  run.what = concat("(IA)3 ", base_name(out));
-  run.state_folder = state_folder;
-  run.identity = identity;
-  run.keep_best = true;
   const Trainee trainee = mixture_trainee(vectors, options);
-  const TrainReport report = run_training(env, *model.backbone, trainee, data.train, data.valid, run, options);
+  const TrainReport report =
+      run_training(env, *model.backbone, trainee, run.data.train, run.data.valid, run.loop, options);
   if (report.interrupted) return report;
-  const auto folder = or_throw(OutputFolder::begin(env, out, overwrite));
-  or_throw(write_ia3_adapter(env, folder->path(), ia3_of(vectors.to_file(), model.base.config, model.base.path),
-                             model.backbone->slots()));
-  or_throw(write_card(env, folder->path(), card_of("ia3", model, data, identity, report, options)));
-  copy_file(env, log_file(state_folder), join_path(folder->path(), "log.jsonl"));
-  or_throw(folder->commit());
-  or_throw(env.remove_tree(state_folder));
+  end_folder_run(env, comm, model, request, run, report, Json::object(), [&](const std::string& folder) {
+    const LoraAdapter adapter = ia3_of(vectors.to_file(), model.base.config, model.base.path);
+    or_throw(write_ia3_adapter(env, folder, adapter, model.backbone->slots()));
+  });
   return report;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "skein/dist/comm.h"
 #include "skein/experts/mixture_slots.h"
 #include "skein/infer/loaded_model.h"
 #include "skein/io/env.h"
@@ -40,12 +41,12 @@ struct MixtureReport {
 };
 
 // Trains and writes the mixture folder `out` with card.json and log.jsonl. As train_expert in all else.
-MixtureReport train_mixture(Env& env, const LoadedModel& model, const std::vector<std::string>& data,
+MixtureReport train_mixture(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
                             const std::string& out, const MixtureRequest& request, const TrainOptions& options,
                             bool overwrite);
 // One (IA)3 on keys, values and the feed-forward's inner activation, written as PEFT writes it.
-TrainReport train_ia3(Env& env, const LoadedModel& model, const std::vector<std::string>& data, const std::string& out,
-                      const TrainOptions& options, bool overwrite);
+TrainReport train_ia3(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
+                      const std::string& out, const TrainOptions& options, bool overwrite);
 
 // What the loop needs of a mixture; borrows it.
 Trainee mixture_trainee(MixtureSlots& mixture, const TrainOptions& options);

@@ -7,19 +7,15 @@
 
 #include "skein/base/concat.h"
 #include "skein/io/gguf.h"
-#include "skein/io/output_folder.h"
 #include "skein/io/safetensors.h"
 #include "skein/nn/bridge.h"
 #include "skein/spec/expert_folder.h"
 #include "skein/text/tokenizer.h"
 #include "skein/train/run_setup.h"
 #include "skein/train/train_loop.h"
-#include "skein/train/training_state.h"
 
 namespace skein {
 namespace {
-
-bool is_relative_bias(const std::string& name) { return name.find("relative_attention_bias") != std::string::npos; }
 
 // Files beside the weights that a base folder needs, where they are.
 constexpr const char* kFolderFiles[] = {"tokenizer.json",
@@ -71,7 +67,7 @@ Status write_model(Env& env, const LoadedModel& model, const std::string& folder
 ThawedBase::ThawedBase(const Backbone& backbone) {
   std::map<const void*, bool> seen;
   for (const ModelTensor& tensor : backbone.tensors()) {
-    if (is_relative_bias(tensor.name) || std::exchange(seen[tensor.owner.unsafeGetTensorImpl()], true)) continue;
+    if (std::exchange(seen[tensor.owner.unsafeGetTensorImpl()], true)) continue;
     at::Tensor owner = tensor.owner;
     owner.requires_grad_(true);
     tensors_.push_back(owner);
@@ -111,15 +107,17 @@ void ThawedBase::write_back() const {
   }
 }
 
-TrainReport train_full(Env& env, const LoadedModel& model, const std::vector<std::string>& data_paths,
-                       const std::string& out_path, const TrainOptions& options, bool overwrite) {
-  const std::string out = without_trailing_slash(out_path);
-  const std::string state_folder = out + ".training";
-  check_start(env, model, options, state_folder, overwrite);
-  Json identity = run_identity(env, model, data_paths, options, /*with_lora=*/false);
-  identity["kind"] = "full";
-  if (const auto done = check_target(env, out, state_folder, identity, options, overwrite)) return *done;
-  const RunData data = read_run_data(env, model, data_paths, options);
+TrainReport train_full(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
+                       const std::string& out, const TrainOptions& options, bool overwrite) {
+  if (model.backbone->compute().base_bits != 0) {
+    throw Failure(
+        {"all weights are trained, so none can be kept in few bits: leave --base-bits out", ErrorKind::kUsage});
+  }
+  FolderRunRequest request{"full", data, out, options, overwrite};
+  request.more_identity["kind"] = "full";
+  FolderRun run = begin_folder_run(env, comm, model, request);
+  if (run.done) return *run.done;
+  run.loop.keep_best = !options.valid.empty();  // or it would hold one more copy of the model
   TrainReport report;
   {
     const ThawedBase base(*model.backbone);
@@ -127,20 +125,11 @@ TrainReport train_full(Env& env, const LoadedModel& model, const std::vector<std
                           .names = base.names(),
                           .after_backward = [&base] { base.add_gradients(); },
                           .after_update = [&base] { base.write_back(); }};
-    TrainRun run;
-    run.what = concat("model ", base_name(out));
-    run.state_folder = state_folder;
-    run.identity = identity;
-    run.keep_best = !options.valid.empty();
-    report = run_training(env, *model.backbone, trainee, data.train, data.valid, run, options);
+    report = run_training(env, *model.backbone, trainee, run.data.train, run.data.valid, run.loop, options);
   }
   if (report.interrupted) return report;
-  const auto folder = or_throw(OutputFolder::begin(env, out, overwrite));
-  or_throw(write_model(env, model, folder->path()));
-  or_throw(write_card(env, folder->path(), card_of("full", model, data, identity, report, options)));
-  copy_file(env, log_file(state_folder), join_path(folder->path(), "log.jsonl"));
-  or_throw(folder->commit());
-  or_throw(env.remove_tree(state_folder));
+  end_folder_run(env, comm, model, request, run, report, Json::object(),
+                 [&](const std::string& folder) { or_throw(write_model(env, model, folder)); });
   return report;
 }
 

@@ -2,7 +2,7 @@
 //
 // Masters are f32. Where the model computes in bf16 they are copies, gradients of each micro-batch are added to theirs
 // in f32, and after each update the model's tensors are rounded from them; in f32 they are the model's tensors
-// themselves. T5's relative position biases stay as they are: they act through attention's mask, which has no gradient.
+// themselves.
 #pragma once
 
 #include <string>
@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "skein/dist/comm.h"
 #include "skein/infer/loaded_model.h"
 #include "skein/io/env.h"
 #include "skein/nn/backbone.h"
@@ -38,7 +39,7 @@ class ThawedBase {
 };
 
 // Trains every weight and writes a Hugging Face model folder in the compute dtype, with card.json and log.jsonl.
-TrainReport train_full(Env& env, const LoadedModel& model, const std::vector<std::string>& data, const std::string& out,
-                       const TrainOptions& options, bool overwrite);
+TrainReport train_full(Env& env, Comm& comm, const LoadedModel& model, const std::vector<std::string>& data,
+                       const std::string& out, const TrainOptions& options, bool overwrite);
 
 }  // namespace skein

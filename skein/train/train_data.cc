@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "skein/base/concat.h"
-#include "skein/base/log.h"
 #include "skein/io/digest.h"
 
 namespace skein {
@@ -31,10 +30,6 @@ Result<TrainData> encode_train_data(const std::vector<Example>& examples, const 
     const auto task = std::find(data.tasks.begin(), data.tasks.end(), example.task);
     data.task_of.push_back(static_cast<int>(task - data.tasks.begin()));
     if (task == data.tasks.end()) data.tasks.push_back(example.task);
-  }
-  if (data.inputs_cut > 0) {
-    log_info(concat(data.inputs_cut, " of ", examples.size(), " inputs were longer than ", options.max_input,
-                    " tokens and lost their end"));
   }
   return data;
 }

@@ -8,6 +8,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "skein/base/concat.h"
@@ -17,6 +18,7 @@
 #include "skein/train/data_order.h"
 #include "skein/train/loss.h"
 #include "skein/train/optimiser.h"
+#include "skein/train/ranks.h"
 #include "skein/train/schedule.h"
 #include "skein/train/train_log.h"
 #include "skein/train/training_state.h"
@@ -35,6 +37,30 @@ void copy_into(const std::vector<at::Tensor>& to, const std::vector<at::Tensor>&
   for (std::size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
 }
 
+struct TokenLosses {
+  double sum = 0;
+  std::int64_t count = 0;
+};
+// Of batches rank, rank + ranks, ...; no gradient.
+TokenLosses token_losses(const Backbone& backbone, const SlotFiller* filler, const TrainData& data,
+                         std::int64_t batch_size, int rank, int ranks) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::int64_t> idxs(data.examples.size());
+  std::iota(idxs.begin(), idxs.end(), 0);
+  const std::span<const std::int64_t> all(idxs);
+  TokenLosses losses;
+  const auto size = static_cast<std::size_t>(batch_size), skipped = static_cast<std::size_t>(ranks - 1) * size;
+  for (std::size_t begin = static_cast<std::size_t>(rank) * size; begin < idxs.size(); begin += size + skipped) {
+    const TargetBatch batch =
+        make_target_batch(data, all.subspan(begin, std::min(size, idxs.size() - begin)), backbone);
+    const TargetLoss loss =
+        target_loss(backbone, target_hidden(backbone, batch, filler), batch.targets, /*row_weights=*/std::nullopt);
+    losses.sum += loss.row_losses.to(at::kDouble).sum().item<double>();
+    losses.count += batch.targets.size(0);
+  }
+  return losses;
+}
+
 class Loop {
  public:
   Loop(Env& env, const Backbone& backbone, const Trainee& trainee, const TrainData& data, const TrainData& valid,
@@ -46,6 +72,7 @@ class Loop {
         valid_(valid),
         run_(run),
         options_(options),
+        comm_(run.comm != nullptr ? *run.comm : *alone_),
         optimiser_(make_optimiser(trainee.parameters, options)),
         order_(static_cast<std::int64_t>(data.examples.size()), options.seed) {
     if (options.by_task_rates && !data.task_of.empty()) {
@@ -63,7 +90,7 @@ class Loop {
       update(*facts);
       progress.update(step_, note(facts->loss));
       if (validation_is_due()) validate();
-      if (step_ < options_.steps && save_is_due()) save();
+      if (step_ < options_.steps && save_is_due(*facts)) save();
     }
     save();
     if (!best_.empty()) set_parameters(best_);
@@ -74,40 +101,74 @@ class Loop {
   struct StepFacts {
     double loss = 0;
     std::int64_t tokens = 0, target_tokens = 0;
+    bool is_stopped = false, minutes_are_over = false;  // of any rank; of rank 0
     std::vector<std::int64_t> example_idxs;
   };
 
   // A state from before, or a fresh folder.
   void begin() {
     started_ = saved_ = Clock::now();
+    std::uint64_t found = 0;
+    on_root(comm_, [&] {
+      found = has_state(env_, run_.state_folder) ? 1 : 0;
+      if (found != 0) load_state();
+      or_throw(env_.make_folders(run_.state_folder));
+      log_ =
+          or_throw(TrainLog::open(env_, log_file(run_.state_folder), found != 0 ? std::optional(step_) : std::nullopt));
+    });
+    comm_.broadcast(std::as_writable_bytes(std::span(&found, 1)), 0);
+    if (found != 0) share_state();
+    broadcast_from_root(comm_, trainee_.parameters);
+    if (trainee_.after_update && comm_.size() > 1) trainee_.after_update();
     report_.state_folder = run_.state_folder;
     report_.inputs_cut = data_.inputs_cut;
-    const bool found = has_state(env_, run_.state_folder);
-    if (found && options_.resume) {
-      const std::vector<NamedState> moments = optimiser_->state(trainee_.names);
-      TrainingState state = or_throw(
-          load_training_state(env_, run_.state_folder, {trainee_.names, trainee_.parameters, moments}, run_.identity));
-      if (state.num_threads != at::get_num_threads()) {
-        log_warning(concat("this run began with ", state.num_threads, " threads and goes on with ",
-                           at::get_num_threads(),
-                           ": its weights may differ in the last bits from those of an unbroken run"));
-      }
-      step_ = state.step;
-      report_ = state.report;
-      report_.state_folder = run_.state_folder;
-      seconds_before_ = report_.seconds;
-      set_parameters(state.parameters);
-      for (std::size_t i = 0; i < moments.size(); ++i) copy_into({moments[i].tensor}, {state.optimiser[i].tensor});
-      optimiser_->set_updates(step_);
-      best_ = std::move(state.best);
-      log_info(concat("resuming at step ", step_, " of ", options_.steps, " from ", run_.state_folder));
-    } else if (found) {
+  }
+
+  void load_state() {
+    if (!options_.resume) {
       throw Failure({concat(run_.state_folder,
                             " holds the state of an unfinished run; --resume goes on with it, "
                             "--overwrite starts anew")});
     }
-    or_throw(env_.make_folders(run_.state_folder));
-    log_ = or_throw(TrainLog::open(env_, log_file(run_.state_folder), found ? std::optional(step_) : std::nullopt));
+    const std::vector<NamedState> moments = optimiser_->state(trainee_.names);
+    TrainingState state = or_throw(
+        load_training_state(env_, run_.state_folder, {trainee_.names, trainee_.parameters, moments}, run_.identity));
+    warn_of_other_sums(state);
+    set_parameters(state.parameters);
+    for (std::size_t i = 0; i < moments.size(); ++i) copy_into({moments[i].tensor}, {state.optimiser[i].tensor});
+    best_ = std::move(state.best);
+    go_on_from(state.report);
+    log_info(concat("resuming at step ", step_, " of ", options_.steps, " from ", run_.state_folder));
+  }
+
+  void warn_of_other_sums(const TrainingState& state) const {
+    const bool same_threads = state.num_threads == at::get_num_threads(), same_ranks = state.num_ranks == comm_.size();
+    if (same_threads && same_ranks) return;
+    const auto words = [](int ranks, int threads) { return concat(ranks, " ranks of ", threads, " threads"); };
+    log_warning(concat("this run began with ", words(state.num_ranks, state.num_threads), " and goes on with ",
+                       words(comm_.size(), at::get_num_threads()),
+                       ": its weights may differ in the last bits from those of an unbroken run"));
+  }
+
+  void go_on_from(const TrainReport& report) {
+    report_ = report;
+    step_ = report.steps;
+    seconds_before_ = report.seconds;
+    optimiser_->set_updates(step_);
+  }
+
+  // What rank 0 has loaded, on the others (parameters aside).
+  void share_state() {
+    if (comm_.size() == 1) return;
+    go_on_from(or_throw(report_from_json(
+        or_throw(parse_json(broadcast_text(comm_, report_to_json(report_).dump(), 0), "the state of rank 0")),
+        "the state of rank 0")));
+    std::vector<at::Tensor> moments;
+    for (const NamedState& moment : optimiser_->state(trainee_.names)) moments.push_back(moment.tensor);
+    broadcast_from_root(comm_, moments);
+    if (report_.best_step < 0 || !run_.keep_best) return;
+    if (!is_root(comm_)) best_ = clones(trainee_.parameters);
+    broadcast_from_root(comm_, best_);
   }
 
   // Forward and backward over the step's micro-batches; the gradients lie in the parameters. Nothing if asked to stop.
@@ -136,24 +197,65 @@ class Loop {
     }
     for (const at::Tensor& parameter : trainee_.parameters) parameter.mutable_grad().reset();
 
+    add_gradients(facts, micro_batch, size);
+    return facts.is_stopped ? std::nullopt : std::optional(std::move(facts));
+  }
+
+  // This rank's part of them, and what all ranks found.
+  void add_gradients(StepFacts& facts, std::int64_t micro_batch, const StepSize& size) {
+    if (comm_.size() == 1) return add_own_gradients(facts, micro_batch, size);
+    const Status own = attempt([&] { add_own_gradients(facts, micro_batch, size); });
+    const double minutes = minutes_are_over() && is_root(comm_) ? 1 : 0;
+    double sums[] = {facts.loss, static_cast<double>(facts.tokens), facts.is_stopped ? 1.0 : 0.0, own.ok() ? 0.0 : 1.0,
+                     minutes};
+    comm_.all_reduce_sum(std::span<double>(sums));
+    if (sums[3] > 0) or_throw(agree(comm_, own));
+    facts.loss = sums[0];
+    facts.tokens = static_cast<std::int64_t>(sums[1]);
+    facts.is_stopped = sums[2] > 0;
+    facts.minutes_are_over = sums[4] > 0;
+    if (!facts.is_stopped && routing_is_logged()) sum_routing();
+  }
+
+  void add_own_gradients(StepFacts& facts, std::int64_t micro_batch, const StepSize& size) {
     const at::AutoGradMode record(true);
     const std::span<const std::int64_t> all(facts.example_idxs);
     for (std::int64_t begin = 0; begin < options_.batch; begin += micro_batch) {
-      if (run_.stop()) return std::nullopt;
-      const auto count = std::min(micro_batch, options_.batch - begin);
+      if (run_.stop()) {
+        facts.is_stopped = true;
+        return;
+      }
+      const auto whole = all.subspan(static_cast<std::size_t>(begin),
+                                     static_cast<std::size_t>(std::min(micro_batch, options_.batch - begin)));
+      const Share share = share_of(comm_, static_cast<std::int64_t>(whole.size()));
+      if (share.count == 0) continue;
       const TargetBatch batch = make_target_batch(
-          data_, all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), backbone_);
-      const at::Tensor weights = row_weights(batch.target_lengths, options_.loss_mean, size).to(batch.rows.device());
+          data_, whole.subspan(static_cast<std::size_t>(share.first), static_cast<std::size_t>(share.count)),
+          backbone_);
+      const at::Tensor weights = weights_of(whole, share, size).to(batch.rows.device());
       const auto record = routing_is_logged() ? routers_ : nullptr;
       const at::Tensor hidden = target_hidden(backbone_, batch, trainee_.filler, record);  // (n, D)
       const TargetLoss loss = target_loss(backbone_, hidden, batch.targets, weights);
       facts.loss += (loss.row_losses.to(at::kDouble) * weights).sum().item<double>();
       facts.tokens += batch.num_tokens;
-      if (!std::isfinite(facts.loss)) break;  // the step fails; its gradients are of no use
+      if (!std::isfinite(facts.loss)) return;  // the step fails; its gradients are of no use
       hidden.backward(loss.hidden_gradient);
       if (trainee_.after_backward) trainee_.after_backward();
     }
-    return facts;
+    facts.minutes_are_over = minutes_are_over();
+  }
+
+  // Of the target rows of this rank's share of a micro-batch: they are weighed as in the whole.
+  at::Tensor weights_of(std::span<const std::int64_t> whole, const Share& share, const StepSize& size) const {
+    std::vector<std::int64_t> lengths;
+    std::int64_t before = 0, rows = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      lengths.push_back(static_cast<std::int64_t>(data_.examples[static_cast<std::size_t>(whole[i])].target.size()));
+      const auto at = static_cast<std::int64_t>(i);
+      if (at < share.first) before += lengths.back();
+      if (at >= share.first && at < share.first + share.count) rows += lengths.back();
+    }
+    return row_weights(lengths, options_.loss_mean, size).narrow(0, before, rows);
   }
 
   void update(const StepFacts& facts) {
@@ -163,6 +265,7 @@ class Loop {
       // A slot that no token of this step passed has no gradient.
       gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
     }
+    sum_over_ranks(comm_, gradients);
     const double norm = clip_by_global_norm(gradients, options_.clip_norm);
     if (!std::isfinite(norm)) fail(facts, "a gradient norm of", norm);
     const double rate = learning_rate_at(options_, step_);
@@ -185,13 +288,35 @@ class Loop {
     line["target_tokens"] = facts.target_tokens;
     line["seconds"] = report_.seconds;
     if (logs_routing) add_routing(line);
-    or_throw(log_->append(line));
+    on_root(comm_, [&] { or_throw(log_->append(line)); });
   }
 
   // Some two hundred times in a run, the first and the last step included.
   bool routing_is_logged() const {
     const std::int64_t every = std::max<std::int64_t>(1, options_.steps / 200);
     return routers_ != nullptr && (step_ % every == 0 || step_ + 1 == options_.steps);
+  }
+
+  // The ranks' records become one.
+  void sum_routing() {
+    const std::int64_t experts = trainee_.num_experts;
+    std::vector<double> sums;
+    for (const RouterRecord::Router& router : routers_->routers) {
+      sums.insert(sums.end(), {router.entropy, static_cast<double>(router.num_rows)});
+      for (std::int64_t e = 0; e < experts; ++e) {
+        sums.push_back(router.load.defined() ? router.load.const_data_ptr<double>()[e] : 0);
+      }
+    }
+    sums.insert(sums.end(), {routers_->losses.balance, routers_->losses.z_loss});
+    comm_.all_reduce_sum(std::span<double>(sums));
+    const double* next = sums.data();
+    for (RouterRecord::Router& router : routers_->routers) {
+      router.entropy = *next++;
+      router.num_rows = static_cast<std::int64_t>(*next++);
+      router.load = at::from_blob(const_cast<double*>(next), {experts}, at::kDouble).clone();
+      next += experts;
+    }
+    routers_->losses = {next[0], next[1]};
   }
 
   // Load and entropy by layer, a mean over its routers; entropy as a share of the largest possible.
@@ -225,10 +350,12 @@ class Loop {
     if (options_.z_loss_weight > 0) line["z_loss"] = routers_->losses.z_loss;
   }
 
-  bool save_is_due() const {
-    if (options_.save_every > 0 && step_ % options_.save_every == 0) return true;
+  bool minutes_are_over() const {
     const double minutes = std::chrono::duration<double>(Clock::now() - saved_).count() / 60;
     return options_.save_minutes > 0 && minutes >= options_.save_minutes;
+  }
+  bool save_is_due(const StepFacts& facts) const {
+    return facts.minutes_are_over || (options_.save_every > 0 && step_ % options_.save_every == 0);
   }
 
   void set_parameters(const std::vector<at::Tensor>& values) {
@@ -250,25 +377,37 @@ class Loop {
   void validate() {
     if (valid_.examples.empty()) return;
     const auto batch = options_.micro_batch == 0 ? options_.batch : options_.micro_batch;
-    const double loss = mean_token_loss(backbone_, trainee_.filler, valid_, batch);
+    const double loss = validation_loss(batch);
     report_.seconds = seconds();
     Json line;
     line["step"] = step_;
     line["valid_loss"] = loss;
     line["seconds"] = report_.seconds;
-    or_throw(log_->append(line));
+    on_root(comm_, [&] { or_throw(log_->append(line)); });
     if (run_.keep_best && report_.best_step >= 0 && !(loss <= report_.best_valid_loss)) return;  // ties: the newer
     report_.best_step = step_;
     report_.best_valid_loss = loss;
     if (run_.keep_best) best_ = clones(trainee_.parameters);
   }
 
+  // Each rank its batches of the validation examples.
+  double validation_loss(std::int64_t batch) {
+    TokenLosses losses;
+    together(comm_,
+             [&] { losses = token_losses(backbone_, trainee_.filler, valid_, batch, comm_.rank(), comm_.size()); });
+    double sums[] = {losses.sum, static_cast<double>(losses.count)};
+    comm_.all_reduce_sum(std::span<double>(sums));
+    return sums[0] / sums[1];
+  }
+
   void save() {
     report_.seconds = seconds();
-    or_throw(log_->sync());  // the log never lacks a line that the state knows of
-    const TrainingState state{
-        step_, at::get_num_threads(), report_, trainee_.parameters, optimiser_->state(trainee_.names), best_};
-    or_throw(save_training_state(env_, run_.state_folder, state, trainee_.names, run_.identity, options_.keep));
+    on_root(comm_, [&] {
+      or_throw(log_->sync());  // the log never lacks a line that the state knows of
+      const TrainingState state{
+          at::get_num_threads(), comm_.size(), report_, trainee_.parameters, optimiser_->state(trainee_.names), best_};
+      or_throw(save_training_state(env_, run_.state_folder, state, trainee_.names, run_.identity, options_.keep));
+    });
     saved_ = Clock::now();
   }
 
@@ -312,6 +451,8 @@ class Loop {
   const TrainData& valid_;
   const TrainRun& run_;
   const TrainOptions& options_;
+  const std::unique_ptr<Comm> alone_ = make_single_comm();
+  Comm& comm_;
   std::unique_ptr<Optimiser> optimiser_;
   DataOrder order_;
   std::optional<TaskOrder> task_order_;    // by task rates, instead
@@ -335,21 +476,8 @@ TrainReport run_training(Env& env, const Backbone& backbone, const Trainee& trai
 
 double mean_token_loss(const Backbone& backbone, const SlotFiller* filler, const TrainData& data,
                        std::int64_t batch_size) {
-  const at::NoGradGuard no_grad;
-  std::vector<std::int64_t> idxs(data.examples.size());
-  std::iota(idxs.begin(), idxs.end(), 0);
-  const std::span<const std::int64_t> all(idxs);
-  double sum = 0;
-  std::int64_t num_targets = 0;
-  for (std::size_t begin = 0; begin < idxs.size(); begin += static_cast<std::size_t>(batch_size)) {
-    const auto count = std::min(static_cast<std::size_t>(batch_size), idxs.size() - begin);
-    const TargetBatch batch = make_target_batch(data, all.subspan(begin, count), backbone);
-    const TargetLoss loss =
-        target_loss(backbone, target_hidden(backbone, batch, filler), batch.targets, /*row_weights=*/std::nullopt);
-    sum += loss.row_losses.to(at::kDouble).sum().item<double>();
-    num_targets += batch.targets.size(0);
-  }
-  return sum / static_cast<double>(num_targets);
+  const TokenLosses losses = token_losses(backbone, filler, data, batch_size, 0, 1);
+  return losses.sum / static_cast<double>(losses.count);
 }
 
 }  // namespace skein

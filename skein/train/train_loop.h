@@ -8,12 +8,13 @@
 #include <ATen/core/Tensor.h>
 
 #include "skein/base/interrupt.h"
+#include "skein/dist/comm.h"
 #include "skein/io/env.h"
 #include "skein/io/json.h"
 #include "skein/nn/backbone.h"
 #include "skein/train/options.h"
 #include "skein/train/target_batch.h"
-#include "skein/train/trainer.h"
+#include "skein/train/train_report.h"
 
 namespace skein {
 
@@ -27,6 +28,7 @@ struct Trainee {
   std::function<void()> after_backward;              // of each micro-batch
   std::function<void()> after_update;
   // Mixtures: what their routers did goes into the log, by layer. layer_of_router[i]: index into layers, of router i.
+  int num_experts = 0;
   std::vector<int> layer_of_router;
   std::vector<std::string> layers;
 };
@@ -38,12 +40,18 @@ struct TrainRun {
   bool keep_best = false;  // true: validate before training and every valid_every steps, end with the best parameters;
                            // false: validate after the last step only, end with the last
   std::function<bool()> stop = interrupted;  // asked between micro-batches
+  Comm* comm = nullptr;                      // borrowed; the ranks that train together; null: this process alone
 };
 
+// Data-parallel: every rank calls it with the same data, options and first weights. Of every micro-batch each rank
+// computes its share of the sequences, and the gradients are added in rank order, so that the result is that of one
+// rank at the same batch up to the order of sums, and the same bits on every rank. Rank 0 alone touches the folder.
+//
 // Trains from the first step, or from the state in the folder if options.resume. When it returns, the parameters are
 // those to keep, unless report.interrupted. In either case the state is saved. valid may be empty. Throws Failure: a
 // state that is there without resume, a state of another run, a loss that is not finite or far beyond guessing (the
-// step and the examples named, the state before it saved), a full disk (the last good state stays).
+// step and the examples named, the state before it saved), a full disk (the last good state stays). What one rank
+// throws all throw.
 TrainReport run_training(Env& env, const Backbone& backbone, const Trainee& trainee, const TrainData& data,
                          const TrainData& valid, const TrainRun& run, const TrainOptions& options);
 

@@ -582,7 +582,7 @@ TEST(TrainLoop, AnExplodingLossStopsWithStepAndExamplesAndKeepsTheState) {
                                                        "example-[0-5], example-[0-5], example-[0-5], example-[0-5];"));
     EXPECT_THAT(failure.what(), HasSubstr("kept in t"));
   }
-  EXPECT_EQ(load().step, 2);
+  EXPECT_EQ(load().report.steps, 2);
 }
 
 TEST(TrainLoop, ANanStopsBeforeItReachesMoreWeights) {

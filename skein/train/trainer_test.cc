@@ -75,10 +75,10 @@ struct Trainer : testing::Test {
     options.lora.target_kinds = {"q_proj"};  // few tensors, few file operations to fail
   }
   TrainReport expert(Env& files, const std::string& out, bool overwrite = false) {
-    return train_expert(files, model, {"train.jsonl"}, out, options, overwrite);
+    return train_expert(files, *make_single_comm(), model, {"train.jsonl"}, out, options, overwrite);
   }
   TrainReport gate(Env& files, const std::string& out, bool overwrite = false) {
-    return train_gate(files, model, out, {"train.jsonl"}, options, overwrite);
+    return train_gate(files, *make_single_comm(), model, out, {"train.jsonl"}, options, overwrite);
   }
   std::string digest(const std::string& path) { return or_throw(digest_of_file(*env, path)); }
   template <typename Work>

@@ -15,34 +15,7 @@ namespace skein {
 namespace {
 
 constexpr const char* kFormat = "skein-training-state";
-constexpr std::int64_t kVersion = 1;
-
-Json report_to_json(const TrainReport& report) {
-  Json json;
-  json["first_loss"] = report.first_loss;
-  json["last_loss"] = report.last_loss;
-  json["best_step"] = report.best_step;
-  json["best_valid_loss"] = report.best_valid_loss;
-  json["target_tokens"] = report.target_tokens;
-  json["tokens"] = report.tokens;
-  json["inputs_cut"] = report.inputs_cut;
-  json["seconds"] = report.seconds;
-  return json;
-}
-
-Result<TrainReport> report_from_json(const Json& json, std::int64_t step, const std::string& path) {
-  TrainReport report;
-  report.steps = step;
-  SKEIN_ASSIGN(report.first_loss, json_number(json, "first_loss", std::nullopt, path));
-  SKEIN_ASSIGN(report.last_loss, json_number(json, "last_loss", std::nullopt, path));
-  SKEIN_ASSIGN(report.best_step, json_integer(json, "best_step", std::nullopt, path));
-  SKEIN_ASSIGN(report.best_valid_loss, json_number(json, "best_valid_loss", std::nullopt, path));
-  SKEIN_ASSIGN(report.target_tokens, json_integer(json, "target_tokens", std::nullopt, path));
-  SKEIN_ASSIGN(report.tokens, json_integer(json, "tokens", std::nullopt, path));
-  SKEIN_ASSIGN(report.inputs_cut, json_integer(json, "inputs_cut", std::nullopt, path));
-  SKEIN_ASSIGN(report.seconds, json_number(json, "seconds", std::nullopt, path));
-  return report;
-}
+constexpr std::int64_t kVersion = 2;
 
 std::string metadata_value(const Checkpoint& file, const std::string& key) {
   for (const auto& [name, value] : file.metadata()) {
@@ -167,8 +140,8 @@ Status save_training_state(Env& env, const std::string& folder, const TrainingSt
   for (const NamedState& moment : state.optimiser) add(moment.name, moment.tensor);
   for (std::size_t i = 0; i < state.best.size(); ++i) add("best/" + names[i], state.best[i]);
   Json progress = report_to_json(state.report);
-  progress["step"] = state.step;
   progress["num_threads"] = state.num_threads;
+  progress["num_ranks"] = state.num_ranks;
   const std::string identity_text = identity.dump(), progress_text = progress.dump();
   const std::map<std::string, std::string> metadata{{"format", kFormat},
                                                     {"version", std::to_string(kVersion)},
@@ -211,10 +184,11 @@ Result<TrainingState> load_training_state(Env& env, const std::string& folder, c
   SKEIN_ASSIGN(const Json progress, parse_json(metadata_value(*file, "progress"), concat(path, " (progress)")));
 
   TrainingState state;
-  SKEIN_ASSIGN(state.step, json_integer(progress, "step", std::nullopt, path));
   SKEIN_ASSIGN(const std::int64_t num_threads, json_integer(progress, "num_threads", std::nullopt, path));
+  SKEIN_ASSIGN(const std::int64_t num_ranks, json_integer(progress, "num_ranks", std::nullopt, path));
   state.num_threads = static_cast<int>(num_threads);
-  SKEIN_ASSIGN(state.report, report_from_json(progress, state.step, path));
+  state.num_ranks = static_cast<int>(num_ranks);
+  SKEIN_ASSIGN(state.report, report_from_json(progress, path));
   SKEIN_ASSIGN(state.parameters, read_parameters(*file, "parameters", shape));
   for (const NamedState& moment : shape.optimiser) {
     SKEIN_ASSIGN(at::Tensor tensor, read_tensor(*file, moment.name, moment.tensor));

@@ -15,14 +15,13 @@
 #include "skein/io/env.h"
 #include "skein/io/json.h"
 #include "skein/train/optimiser.h"
-#include "skein/train/trainer.h"
+#include "skein/train/train_report.h"
 
 namespace skein {
 
 struct TrainingState {
-  std::int64_t step = 0;               // steps done; also the optimiser's updates
-  int num_threads = 0;                 // of libtorch; other numbers may change the last bits of what follows
-  TrainReport report;                  // counts and losses so far
+  int num_threads = 0, num_ranks = 1;  // of libtorch, of the job: others may change the last bits of what follows
+  TrainReport report;                  // counts and losses so far; its steps are also the optimiser's updates
   std::vector<at::Tensor> parameters;  // f32, CPU or device
   std::vector<NamedState> optimiser;   // shared with the optimiser when saved
   std::vector<at::Tensor> best;        // parameters of the best validation so far; empty: none

@@ -23,8 +23,8 @@ std::vector<NamedState> moments_of(double value) {
 
 TrainingState state_at(std::int64_t step, double value) {
   TrainingState state;
-  state.step = step;
   state.num_threads = 2;
+  state.num_ranks = 3;
   state.report.steps = step;
   state.report.first_loss = 3.1415926535897931;
   state.report.best_step = 4;
@@ -50,8 +50,9 @@ TEST(TrainingState, ComesBackAsItWasSaved) {
   const TrainingState saved = state_at(7, 0.125);
   ASSERT_TRUE(save_training_state(*env, "out.training", saved, kNames, identity(5e-3)).ok());
   const TrainingState loaded = or_throw(load(*env, identity(5e-3)));
-  EXPECT_EQ(loaded.step, 7);
+  EXPECT_EQ(loaded.report.steps, 7);
   EXPECT_EQ(loaded.num_threads, 2);
+  EXPECT_EQ(loaded.num_ranks, 3);
   EXPECT_EQ(loaded.report.first_loss, saved.report.first_loss);
   EXPECT_EQ(loaded.report.best_valid_loss, saved.report.best_valid_loss);
   EXPECT_EQ(loaded.report.tokens, saved.report.tokens);
@@ -109,10 +110,10 @@ TEST(TrainingState, AFailureAtAnyOperationLeavesAWholeState) {
     env->set_plan({});
     or_throw(env->lose_unsynced());
     const TrainingState left = or_throw(load(*files, identity(5e-3)));
-    EXPECT_TRUE(left.step == 1 || left.step == 2);
-    EXPECT_TRUE(tiny::same_bits(left.parameters, pair_of(left.step == 1 ? 1 : 5)));
-    EXPECT_TRUE(tiny::same_bits(left.best, pair_of(left.step == 1 ? 4 : 8)));
-    EXPECT_TRUE(!saved || left.step == 2);
+    EXPECT_TRUE(left.report.steps == 1 || left.report.steps == 2);
+    EXPECT_TRUE(tiny::same_bits(left.parameters, pair_of(left.report.steps == 1 ? 1 : 5)));
+    EXPECT_TRUE(tiny::same_bits(left.best, pair_of(left.report.steps == 1 ? 4 : 8)));
+    EXPECT_TRUE(!saved || left.report.steps == 2);
     return saved;
   };
   ASSERT_TRUE(save_failing_at(-1));
@@ -128,7 +129,7 @@ TEST(TrainingState, AFullDiskLeavesTheLastGoodState) {
   or_throw(save_training_state(*env, "out.training", state_at(1, 1), kNames, identity(5e-3)));
   env->set_plan({.write_budget_bytes = 100});
   EXPECT_FALSE(save_training_state(*env, "out.training", state_at(2, 5), kNames, identity(5e-3)).ok());
-  EXPECT_EQ(or_throw(load(*files, identity(5e-3))).step, 1);
+  EXPECT_EQ(or_throw(load(*files, identity(5e-3))).report.steps, 1);
 }
 
 TEST(TrainingState, KeepsAsManyStatesAsAsked) {
@@ -140,7 +141,7 @@ TEST(TrainingState, KeepsAsManyStatesAsAsked) {
   EXPECT_TRUE(env->exists(state_file("out.training", 2)));
   EXPECT_FALSE(env->exists(state_file("out.training", 3)));
   or_throw(env->remove_file(state_file("out.training")));
-  EXPECT_EQ(or_throw(load(*env, identity(5e-3))).step, 4);
+  EXPECT_EQ(or_throw(load(*env, identity(5e-3))).report.steps, 4);
 }
 
 // Every byte of the newest state turned in turn (every 7th, to be quick): the state before it is taken, never a wrong
@@ -159,12 +160,12 @@ TEST(TrainingState, ADamagedNewestStateFallsBackToTheOneBefore) {
     or_throw(write_text_atomically(*env, path, damaged));
     const auto loaded = load(*env, identity(5e-3));
     ASSERT_TRUE(loaded.ok()) << at << ": " << loaded.error().message;
-    EXPECT_EQ(loaded->step, 1) << "damage at " << at << " unnoticed";
+    EXPECT_EQ(loaded->report.steps, 1) << "damage at " << at << " unnoticed";
     EXPECT_TRUE(tiny::same_bits(loaded->parameters, pair_of(1))) << at;
   }
   for (const std::size_t length : {std::size_t{0}, whole.size() / 3, whole.size() - 1}) {
     or_throw(write_text_atomically(*env, path, whole.substr(0, length)));
-    EXPECT_EQ(or_throw(load(*env, identity(5e-3))).step, 1) << "cut to " << length;
+    EXPECT_EQ(or_throw(load(*env, identity(5e-3))).report.steps, 1) << "cut to " << length;
   }
 }
 

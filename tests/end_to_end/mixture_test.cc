@@ -41,6 +41,25 @@ struct Tasks {
   }
 };
 
+TEST(BaseBits, AnExpertIsTrainedOnFewBitsAndRunsOnTheWholeBase) {
+  const Tasks tasks;
+  std::vector<double> losses;
+  for (const std::string bits : {"", "8", "4"}) {
+    const std::vector<std::string> more =
+        bits.empty() ? std::vector<std::string>{} : std::vector<std::string>{"--base-bits", bits};
+    const Outcome trained = tasks.train("lora", "lora" + bits, with(more, {"--json", "--rank", "4"}));
+    ASSERT_EQ(trained.code, 0) << trained.err;
+    losses.push_back(json_of(trained.out)["first_loss"].get<double>());
+    const Json card = json_of(read_file(tasks.folder / ("lora" + bits + "/card.json")));
+    EXPECT_EQ(card["training"].value("base_bits", 0), bits.empty() ? 0 : std::stoi(bits));
+    EXPECT_FALSE(tasks.logits({"--adapter", tasks.folder / ("lora" + bits)}).empty());
+  }
+  EXPECT_NE(losses[1], losses[0]);
+  EXPECT_NEAR(losses[1], losses[0], 0.01 * losses[0]);
+  EXPECT_NEAR(losses[2], losses[0], 0.1 * losses[0]);
+  EXPECT_EQ(tasks.train("full", "full", {"--base-bits", "8"}).code, 2) << "no weight is frozen there";
+}
+
 TEST(Mixture, IsTrainedCountedAndTakenByEveryCommand) {
   const Tasks tasks;
   for (const std::string kind : {"mov", "molora"}) {

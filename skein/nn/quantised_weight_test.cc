@@ -1,0 +1,88 @@
+#include "skein/nn/quantised_weight.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <gtest/gtest.h>
+
+#include "skein/nn/linear.h"
+
+namespace skein {
+namespace {
+
+at::Tensor normal(std::vector<std::int64_t> shape, std::uint64_t seed) {
+  return at::randn(shape, at::detail::createCPUGenerator(seed), at::kFloat);
+}
+
+// By the definition, number by number.
+at::Tensor restored_slowly(const at::Tensor& weight, int bits) {
+  const at::Tensor out = at::empty_like(weight);
+  const auto in = weight.accessor<float, 2>();
+  auto result = out.accessor<float, 2>();
+  for (std::int64_t row = 0; row < weight.size(0); ++row) {
+    for (std::int64_t column = 0; column < weight.size(1); ++column) {
+      const std::int64_t first = column / QuantisedWeight::kBlock * QuantisedWeight::kBlock;
+      float magnitude = 0;
+      for (std::int64_t i = first; i < std::min(first + QuantisedWeight::kBlock, weight.size(1)); ++i) {
+        magnitude = std::max(magnitude, std::abs(in[row][i]));
+      }
+      float best = INFINITY;
+      const int count = bits == 8 ? 255 : 16;
+      for (int i = 0; i < count; ++i) {
+        const float level = (bits == 8 ? static_cast<float>(i - 127) / 127 : QuantisedWeight::kLevels[i]) * magnitude;
+        if (std::abs(level - in[row][column]) < std::abs(best - in[row][column])) best = level;
+      }
+      result[row][column] = best;
+    }
+  }
+  return out;
+}
+
+TEST(QuantisedWeight, GivesTheNearestLevelOfEachBlock) {
+  for (const int bits : {8, 4}) {
+    at::Tensor weight = normal({5, 150}, 1);  // blocks of 64, 64 and 22
+    weight.select(0, 2).zero_();
+    weight.narrow(1, 64, 64).mul_(100);
+    const QuantisedWeight quantised(weight, bits);
+    const at::Tensor expected = restored_slowly(weight, bits), found = quantised.rows(0, 5, at::kFloat);
+    // Halfway cases aside, the same level; its product is rounded twice, here or there.
+    EXPECT_LE(((found - expected).abs() / (expected.abs() + 1e-30)).max().item<double>(), 3e-7) << bits;
+    EXPECT_TRUE(quantised.rows(1, 3, at::kFloat).equal(found.narrow(0, 1, 3)));
+    EXPECT_TRUE(quantised.rows(0, 5, at::kBFloat16).equal(found.to(at::kBFloat16)));
+  }
+}
+
+TEST(QuantisedWeight, TakesTheBitsItSays) {
+  const at::Tensor weight = normal({64, 512}, 2);
+  EXPECT_EQ(QuantisedWeight(weight, 8).num_bytes() * 8, 64 * 512 * 85 / 10);
+  EXPECT_EQ(QuantisedWeight(weight, 4).num_bytes() * 8, 64 * 512 * 45 / 10);
+}
+
+TEST(QuantisedWeight, AGroupComputesAndDifferentiatesWithItsRestoredNumbers) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const std::vector<at::Tensor> weights{normal({6, 70}, 1).to(dtype), normal({4, 70}, 2).to(dtype)};
+    LinearGroup group = make_linear_group(weights, {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
+    quantise(group, 4);
+    LinearGroup dense = make_linear_group({group.quantised->rows(0, 6, dtype), group.quantised->rows(6, 4, dtype)},
+                                          {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
+    at::Tensor gradients[2];
+    std::vector<at::Tensor> outputs[2];
+    for (int i = 0; i < 2; ++i) {
+      const at::Tensor x = normal({3, 70}, 4).to(dtype).requires_grad_(true);
+      outputs[i] = apply_frozen(i == 0 ? group : dense, x);
+      (outputs[i][0].to(at::kFloat).sum() + outputs[i][1].to(at::kFloat).square().sum()).backward();
+      gradients[i] = x.grad();
+    }
+    EXPECT_TRUE(outputs[0][0].equal(outputs[1][0]));
+    EXPECT_TRUE(outputs[0][1].equal(outputs[1][1]));
+    EXPECT_TRUE(gradients[0].equal(gradients[1]));
+    const std::vector<at::Tensor> grads{normal({3, 6}, 5).to(dtype), normal({3, 4}, 6).to(dtype)};
+    EXPECT_TRUE(frozen_gradient(group, grads).equal(frozen_gradient(dense, grads)));
+    EXPECT_TRUE(frozen_gradient(group, {at::Tensor(), grads[1]}).equal(at::mm(grads[1], dense.parts[1].weight)));
+    EXPECT_TRUE(group.weight.is_meta()) << "the numbers are still there";
+  }
+}
+
+}  // namespace
+}  // namespace skein
