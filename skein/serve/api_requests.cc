@@ -10,9 +10,17 @@ namespace {
 
 constexpr std::int64_t kMaxInt = std::numeric_limits<std::int64_t>::max();
 
-// What clients send for bookkeeping of OpenAI's own.
-const std::vector<std::string> kBookkeeping = {"user",         "metadata",          "store",
-                                               "service_tier", "safety_identifier", "prompt_cache_key"};
+// What clients send for bookkeeping of OpenAI's own: of the right kind, and without effect here.
+void read_bookkeeping(RequestFields& fields) {
+  for (const char* key : {"user", "service_tier", "safety_identifier", "prompt_cache_key"}) fields.text(key);
+  fields.boolean("store");
+  const Json* metadata = fields.find("metadata");
+  if (metadata == nullptr) return;
+  if (!metadata->is_object()) fields.fail("metadata", concat("is ", json_kind(*metadata), "; expected an object"));
+  for (const auto& [key, value] : metadata->items()) {
+    if (!value.is_string()) fields.fail("metadata", concat("holds ", json_kind(value), "; expected strings"));
+  }
+}
 
 std::vector<std::string> read_stops(RequestFields& fields, const RequestLimits& limits) {
   const Json* value = fields.find("stop");
@@ -140,7 +148,7 @@ std::vector<ChatMessage> read_messages(RequestFields& fields, const RequestLimit
       message.fail("role", concat("is '", printable(role, 40), "'; expected system, user or assistant"));
     }
     message.refuse({"tool_calls", "tool_call_id", "function_call", "audio", "refusal"});
-    message.ignore({"name"});
+    message.text("name");
     messages.push_back({.role = role, .content = read_content(message)});
     message.finish();
     num_bytes += messages.back().content.size();
@@ -208,12 +216,12 @@ void read_common(RequestFields& fields, const RequestLimits& limits, GenerationR
     if (!request.stream) fields.fail("stream_options", "is set, but stream is not");
     RequestFields stream(*options, "stream_options.");
     request.include_usage = stream.boolean("include_usage").value_or(false);
-    stream.ignore({"include_obfuscation"});
+    stream.boolean("include_obfuscation");
     stream.finish();
   }
   request.trace = fields.boolean("trace").value_or(false);
   request.router = read_router(fields, limits);
-  fields.ignore(kBookkeeping);
+  read_bookkeeping(fields);
 }
 
 void check_choices(const GenerationRequest& request, const RequestLimits& limits) {
@@ -308,7 +316,7 @@ EmbeddingRequest parse_embedding_request(const Json& body, const RequestLimits& 
   const std::vector<std::pair<std::string, bool>> formats = {{"float", false}, {"base64", true}};
   request.is_base64 = read_word<bool>(fields, "encoding_format", formats).value_or(false);
   request.dimensions = fields.integer("dimensions", 1, 1 << 24);
-  fields.ignore({"user"});
+  fields.text("user");
   fields.finish();
   return request;
 }

@@ -16,6 +16,7 @@ Json openapi_document(const RequestLimits& limits, const OpenapiFacts& facts) {
   Json& schemas = document["components"]["schemas"];
   if (!facts.models.empty()) schemas["Model"]["enum"] = facts.models;
   schemas["MaxTokens"]["maximum"] = limits.max_tokens;
+  schemas["MaxTokensOrNone"]["maximum"] = limits.max_tokens;
   schemas["Choices"]["maximum"] = limits.max_choices;
   schemas["NumLogprobs"]["maximum"] = limits.max_logprobs;
   schemas["Stop"]["anyOf"][0]["maxLength"] = limits.max_stop_bytes / 4;  // of any characters

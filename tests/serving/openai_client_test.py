@@ -4,22 +4,35 @@
 usage: openai_client_test.py URL    (tests/serving/run.sh starts the server: 4 running, 8 waiting, 300 tokens at most)
 """
 import asyncio
-import struct
 import base64
+import json
+import struct
 import sys
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 
-import httpx
 import openai
 
 URL = ""
 HELLO = [{"role": "user", "content": "Say hello."}]
 
 
+def bare_post(path: str, body: dict):
+    """Status, headers and JSON of an answer, without the client."""
+    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            return reply.status, reply.headers, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.load(error)
+
+
 def busy() -> int:
-    return httpx.get(URL + "/ready").json()["running"]
+    with urllib.request.urlopen(URL + "/ready", timeout=60) as reply:
+        return json.load(reply)["running"]
 
 
 def wait_until_idle(test: unittest.TestCase) -> None:
@@ -113,15 +126,18 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(answer.text, whole[: whole.index(stop)])
         self.assertEqual(answer.finish_reason, "stop")
 
-    def test_penalties_and_biases_change_the_text(self):
+    def test_penalties_change_the_text(self):
         plain = self.complete(prompt="a a a a a a", max_tokens=16).choices[0].text
         penalised = self.complete(prompt="a a a a a a", max_tokens=16, frequency_penalty=2, presence_penalty=2).choices[0].text
         self.assertNotEqual(plain, penalised)
-        # A token whose logit is lowered by 100 is never written.
-        first = self.complete(logprobs=1, max_tokens=1).choices[0].logprobs.tokens[0]
-        ids = self.complete(prompt="x", max_tokens=1)  # any request: the bias names ids, and ids of texts are found by echo
-        self.assertIsNotNone(ids)
-        self.assertTrue(first)
+
+    def test_biases_forbid_tokens(self):
+        trace = self.client.post("/trace", cast_to=object, body={"model": self.router, "prompt": "The capital", "max_tokens": 2})
+        first = next(token for token in trace["trace"]["tokens"] if token["part"] == "answer")
+        plain = self.complete(model=self.router, prompt="The capital", max_tokens=1).choices[0].text
+        self.assertEqual(plain, first["text"])
+        other = self.complete(model=self.router, prompt="The capital", max_tokens=1, logit_bias={str(first["id"]): -100})
+        self.assertNotEqual(plain, other.choices[0].text)
 
     def test_routes_and_traces(self):
         answer = self.chat(model=self.router, extra_body={"trace": True})
@@ -144,7 +160,7 @@ class ClientTest(unittest.TestCase):
         for a, b in zip(floats.data, packed.data):
             for x, y in zip(a.embedding, b.embedding):
                 self.assertAlmostEqual(x, y, places=4)
-        raw = httpx.post(URL + "/v1/embeddings", json={"input": "a text", "encoding_format": "base64"}).json()
+        _, _, raw = bare_post("/v1/embeddings", {"input": "a text", "encoding_format": "base64"})
         values = struct.unpack(f"<{len(floats.data[0].embedding)}f", base64.b64decode(raw["data"][0]["embedding"]))
         self.assertAlmostEqual(values[0], floats.data[0].embedding[0], delta=0.05)
 
@@ -178,11 +194,10 @@ class ClientTest(unittest.TestCase):
         statuses, retries = [], []
 
         def ask():
-            reply = httpx.post(URL + "/v1/completions", timeout=300,
-                               json={"prompt": "x", "max_tokens": 30, "ignore_eos": True})
-            statuses.append(reply.status_code)
-            if reply.status_code == 429:
-                retries.append(int(reply.headers["Retry-After"]))
+            status, headers, _ = bare_post("/v1/completions", {"prompt": "x", "max_tokens": 30, "ignore_eos": True})
+            statuses.append(status)
+            if status == 429:
+                retries.append(int(headers["Retry-After"]))
 
         threads = [threading.Thread(target=ask) for _ in range(40)]
         for thread in threads:

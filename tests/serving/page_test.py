@@ -82,7 +82,7 @@ def main() -> int:
         shares = {item.locator(".name").inner_text(): item.locator("label > span").nth(2).inner_text() for item in page.locator("#experts li").all()}
         assert shares[name] == "0 %", shares
         page.screenshot(path=folder / "without.png")
-        page.locator("#experts li.off input").check()
+        page.locator("#experts li.off input").click()
 
         # Stop in the middle.
         set_number(page, "max_tokens", 400)
@@ -92,7 +92,7 @@ def main() -> int:
         page.wait_for_timeout(1500)
         page.keyboard.press("Escape")
         idle(page)
-        expect(page.locator(".turn").last.locator(".meta")).to_contain_text("stopped")
+        expect(page.locator(".pane").first.locator(".turn").last.locator(".meta")).to_contain_text("stopped")
         set_number(page, "max_tokens", 40)
 
         # Two models, one question.

@@ -15,7 +15,7 @@ const EXAMPLES = [
 
 const history = new History(), settings = new Settings(), traceView = new TraceView();
 let models = [], chat = history.chats[0] ?? history.start(), focused = 0, running = null, shownAnswer = null;
-let colours = new ExpertColours([]);
+const colours = new ExpertColours();
 const switchedOff = new Set();  // names of experts
 
 // --- theme ---
@@ -65,26 +65,28 @@ function modelChanged() {
 function showExperts() {
   const trace = shownAnswer?.trace?.tokens ? shownAnswer.trace : null;
   const names = trace ? trace.experts : modelOf(focused)?.experts ?? [];
-  if (names.join("\n") !== colours.names.join("\n")) colours = new ExpertColours(names);
   const total = trace?.total();
-  if (total) colours.order([...names.keys()].sort((a, b) => total[b] - total[a]));
+  colours.learn(names);
   byId("share-note").textContent = total ? "(share of the answer; the tick is chance)" : "";
   const isRouter = modelOf(focused)?.kind === "router";
   byId("experts").replaceChildren();
   const order = total ? [...names.keys()].sort((a, b) => total[b] - total[a]) : [...names.keys()];
   for (const e of order) {
     const box = element("input", {type: "checkbox", checked: !switchedOff.has(names[e]), disabled: !isRouter});
+    box.dataset.expert = names[e];
     box.setAttribute("aria-label", `${names[e]} may be chosen`);
     box.addEventListener("change", () => {
       box.checked ? switchedOff.delete(names[e]) : switchedOff.add(names[e]);
       showExperts();
+      // The list is new: the keyboard stays where it was.
+      [...byId("experts").querySelectorAll("input")].find(input => input.dataset.expert === names[e])?.focus();
     });
     const name = element("span", {className: "name", textContent: names[e], title: names[e]});
-    const item = element("label", {}, box, colours.swatch(e), name, element("span", {textContent: total ? percent(total[e]) : ""}));
+    const item = element("label", {}, box, colours.swatch(names[e]), name, element("span", {textContent: total ? percent(total[e]) : ""}));
     if (total) {
       const bar = element("div", {className: "bar"}), fill = element("i"), tick = element("b");
       fill.style.width = `${100 * total[e]}%`;
-      fill.style.background = colours.colour[e];
+      fill.style.background = colours.colour(names[e]);
       tick.style.left = `${100 / names.length}%`;
       bar.append(fill, tick);
       item.append(bar);
@@ -144,7 +146,7 @@ async function answer(turn) {
         isDue = true;
         setTimeout(() => {
           isDue = false;
-          if (answer.trace && colours.names.length === 0) colours = new ExpertColours(answer.trace.experts);
+          if (answer.trace) colours.learn(answer.trace.experts);
           panes[pane].update(answer);
         }, 16);
       },
@@ -152,10 +154,17 @@ async function answer(turn) {
   }));
   running = null;
   setBusy(false);
+  orderColours();
   const problem = turn.answers.find(answer => answer.problem);
   if (problem?.status === 401) askKey();
   if (!history.save()) byId("chats-note").textContent = "This browser has no room for all chats; older ones are not kept.";
   redraw();
+}
+
+// The experts with the most weight in what was just written get the first colours, and keep them in every view.
+function orderColours() {
+  const trace = shownAnswer?.trace?.tokens ? shownAnswer.trace : null, total = trace?.total();
+  if (total) colours.order([...trace.experts.keys()].sort((a, b) => total[b] - total[a]).map(e => trace.experts[e]));
 }
 
 function setBusy(isBusy) {
@@ -320,6 +329,7 @@ async function loadModels() {
     models = await api.models();
     banner("");
     fillModels();
+    say("");
     setBusy(Boolean(running));
     redraw();
   } catch (problem) {

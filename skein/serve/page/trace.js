@@ -88,8 +88,8 @@ export function paintAnswer(node, text, trace, colours, other, onSelect) {
     at += piece.length;
     const e = dominant(token.shares), span = element("span", {className: "token", textContent: piece});
     if (e >= 0) {
-      span.style.backgroundColor = colours.tint(e, token.shares[e]);
-      if (piece.trim()) span.dataset.letter = colours.letter[e];
+      span.style.backgroundColor = colours.tint(trace.experts[e], token.shares[e]);
+      if (piece.trim()) span.dataset.letter = colours.letter(trace.experts[e]);
       span.title = `${trace.experts[e]} ${percent(token.shares[e])}`;
     }
     const twin = others[i];
@@ -185,7 +185,7 @@ export class TraceView {
       map.y = Math.min(map.layers.length - 1, Math.max(0, y));
       const token = map.tokens[map.x], pairs = this.#cell(map, token, map.layers[map.y]);
       this.byId("cell").textContent = `Layer ${map.layers[map.y]}, ${map.group}, “${visible(token.text).trim()}”: ` +
-        pairs.map(([e, w]) => `${this.trace.experts[e]} (${this.colours.letter[e]}) ${w.toFixed(3)}`).join(", ");
+        pairs.map(([e, w]) => `${this.trace.experts[e]} (${this.colours.letter(this.trace.experts[e])}) ${w.toFixed(3)}`).join(", ");
       this.select(token);
     };
     map.canvas.addEventListener("pointermove", event => {
@@ -222,9 +222,9 @@ export class TraceView {
       const row = element("tr", {}, element("th", {textContent: layer, scope: "row"}));
       for (const group of groups) {
         const pairs = this.#cell({group}, token, layer);
-        const cell = element("td", {textContent: pairs.slice(0, 2).map(([e, w]) => `${colours.letter[e]} ${w.toFixed(2)}`).join("  ")});
+        const cell = element("td", {textContent: pairs.slice(0, 2).map(([e, w]) => `${colours.letter(trace.experts[e])} ${w.toFixed(2)}`).join("  ")});
         cell.title = pairs.map(([e, w]) => `${trace.experts[e]} ${w.toFixed(4)}`).join("\n");
-        if (pairs.length) cell.style.backgroundColor = colours.tint(pairs[0][0], pairs[0][1]);
+        if (pairs.length) cell.style.backgroundColor = colours.tint(trace.experts[pairs[0][0]], pairs[0][1]);
         row.append(cell);
       }
       body.append(row);
@@ -246,7 +246,7 @@ export class TraceView {
         if (!pairs.length) return;
         const entropy = pairs.reduce((h, [, w]) => h - w * Math.log2(w), 0);
         pen.fillStyle = this.byEntropy ? VIRIDIS[Math.min(VIRIDIS.length - 1, Math.floor(entropy / this.mostBits * VIRIDIS.length))]
-          : this.colours.tint(pairs[0][0], pairs[0][1] * 1.25);
+          : this.colours.tint(this.trace.experts[pairs[0][0]], pairs[0][1] * 1.25);
         pen.fillRect(x * width, canvas.height - (y + 1) * height, width, height);
       }));
       const column = tokens.indexOf(this.selected);
