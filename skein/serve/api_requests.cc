@@ -1,5 +1,6 @@
 #include "skein/serve/api_requests.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "skein/base/concat.h"
@@ -33,9 +34,11 @@ std::vector<std::string> read_stops(RequestFields& fields, const RequestLimits& 
   }
   for (const std::string& stop : stops) {
     if (stop.empty()) fields.fail("stop", "holds an empty string, which every answer begins with");
-    if (stop.size() > limits.max_stop_bytes) {
-      fields.fail("stop",
-                  concat("holds a string of ", stop.size(), " bytes; at most ", limits.max_stop_bytes, " are allowed"));
+    const auto is_start = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; };
+    const auto size = static_cast<std::size_t>(std::count_if(stop.begin(), stop.end(), is_start));
+    if (size > limits.max_stop_characters) {
+      fields.fail("stop", concat("holds a string of ", size, " characters; at most ", limits.max_stop_characters,
+                                 " are allowed"));
     }
   }
   return stops;

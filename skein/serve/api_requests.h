@@ -19,7 +19,7 @@ struct RequestLimits {
   std::size_t max_prompt_bytes = 1 << 20;  // of all prompts of a request
   int max_choices = 64;                    // prompts times n
   std::size_t max_stops = 16;
-  std::size_t max_stop_bytes = 256;
+  std::size_t max_stop_characters = 256;
   std::size_t max_messages = 1024;
   int max_logprobs = 20;
   std::size_t max_biases = 300;

@@ -117,7 +117,7 @@ TEST(ChatRequest, BoundsStopsAndBiases) {
   for (int i = 0; i < 301; ++i) biases += concat(i > 0 ? "," : "", "\"", i, "\": 0");
   EXPECT_THAT(chat_refusal("\"stop\": [" + stops + "]"), HasSubstr("17 entries"));
   EXPECT_THAT(chat_refusal("\"stop\": \"\""), HasSubstr("empty string"));
-  EXPECT_THAT(chat_refusal("\"stop\": \"" + std::string(257, 'a') + "\""), HasSubstr("257 bytes"));
+  EXPECT_THAT(chat_refusal("\"stop\": \"" + std::string(257, 'a') + "\""), HasSubstr("257 characters"));
   EXPECT_THAT(chat_refusal("\"logit_bias\": {" + biases + "}"), HasSubstr("301 entries"));
   EXPECT_THAT(chat_refusal("\"logit_bias\": {\"-1\": 0}"), HasSubstr("logit_bias"));
   EXPECT_THAT(chat_refusal("\"logit_bias\": {\"1\": 101}"), HasSubstr("logit_bias"));

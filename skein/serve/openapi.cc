@@ -19,9 +19,9 @@ Json openapi_document(const RequestLimits& limits, const OpenapiFacts& facts) {
   schemas["MaxTokensOrNone"]["maximum"] = limits.max_tokens;
   schemas["Choices"]["maximum"] = limits.max_choices;
   schemas["NumLogprobs"]["maximum"] = limits.max_logprobs;
-  schemas["Stop"]["anyOf"][0]["maxLength"] = limits.max_stop_bytes / 4;  // of any characters
+  schemas["Stop"]["anyOf"][0]["maxLength"] = limits.max_stop_characters;
   schemas["Stop"]["anyOf"][1]["maxItems"] = limits.max_stops;
-  schemas["Stop"]["anyOf"][1]["items"]["maxLength"] = limits.max_stop_bytes / 4;
+  schemas["Stop"]["anyOf"][1]["items"]["maxLength"] = limits.max_stop_characters;
   schemas["LogitBias"]["maxProperties"] = limits.max_biases;
   schemas["TokenIds"]["items"]["maximum"] = facts.vocabulary_size - 1;
   schemas["Prompt"]["anyOf"][2]["maxItems"] = limits.max_choices;

@@ -11,7 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 skein=$1 base=$2 library=$3
 shift 3
-python=${SERVING_PYTHON:-$here/../../.peers/serving/bin/python}
+python=$(realpath -s "${SERVING_PYTHON:-$here/../../.peers/serving/bin/python}")
 [[ -x $python ]] || { echo "run.sh: $python is missing; run tools/peers/make_venvs.sh serving" >&2; exit 2; }
 
 work=$(mktemp -d)
@@ -53,8 +53,8 @@ for suite in "${@:-openai schema bad page}"; do for name in $suite; do
       stop ;;
     schema)
       start $port --max-tokens 4 --max-choices 3
-      "$(dirname "$python")/schemathesis" --config-file "$here/schemathesis.toml" run "$url/openapi.json" \
-        --max-examples "${SCHEMA_EXAMPLES:-30}" --request-timeout 60
+      (cd "$work" && "$(dirname "$python")/schemathesis" --config-file "$here/schemathesis.toml" run "$url/openapi.json" \
+        --max-examples "${SCHEMA_EXAMPLES:-30}" --request-timeout 60)
       stop ;;
     bad)
       start $port --header-timeout 2 --body-timeout 2 --idle-timeout 5 --max-connections 64 --max-tokens 8
