@@ -23,6 +23,12 @@ void read_bookkeeping(RequestFields& fields) {
   }
 }
 
+std::string read_model(RequestFields& fields) {
+  const auto model = fields.text("model");
+  if (model && model->empty()) fields.fail("model", "is empty; leave it out for the base");
+  return model.value_or("");
+}
+
 std::vector<std::string> read_stops(RequestFields& fields, const RequestLimits& limits) {
   const Json* value = fields.find("stop");
   if (value == nullptr) return {};
@@ -200,7 +206,7 @@ RouterChanges read_router(RequestFields& fields, const RequestLimits& limits) {
 
 // What chat and completions have in common.
 void read_common(RequestFields& fields, const RequestLimits& limits, GenerationRequest& request) {
-  request.model = fields.text("model").value_or("");
+  request.model = read_model(fields);
   request.n = static_cast<int>(fields.integer("n", 1, limits.max_choices).value_or(1));
   Sampling& sampling = request.sampling;
   sampling.temperature = fields.number("temperature", 0, 2).value_or(1);  // OpenAI's default
@@ -303,7 +309,7 @@ GenerationRequest parse_trace_request(const Json& body, const RequestLimits& lim
     request.prompts = read_prompts(fields, "prompt", limits);
     if (request.prompts.size() != 1) fields.fail("prompt", "is several prompts; a trace is of one");
   }
-  request.model = fields.text("model").value_or("");
+  request.model = read_model(fields);
   request.max_tokens = fields.integer("max_tokens", 0, limits.max_tokens).value_or(0);
   request.stop = read_stops(fields, limits);
   request.router = read_router(fields, limits);
@@ -315,7 +321,7 @@ EmbeddingRequest parse_embedding_request(const Json& body, const RequestLimits& 
   RequestFields fields(body);
   EmbeddingRequest request;
   request.inputs = read_prompts(fields, "input", limits);
-  request.model = fields.text("model").value_or("");
+  request.model = read_model(fields);
   const std::vector<std::pair<std::string, bool>> formats = {{"float", false}, {"base64", true}};
   request.is_base64 = read_word<bool>(fields, "encoding_format", formats).value_or(false);
   request.dimensions = fields.integer("dimensions", 1, 1 << 24);

@@ -132,6 +132,7 @@ TEST(ChatRequest, RefusesWhatItDoesNotKnow) {
 }
 
 TEST(ChatRequest, RefusesOtherShapes) {
+  EXPECT_THAT(chat_refusal(R"("model": "")"), HasSubstr("model is empty"));
   for (const char* body :
        {"[]", "1", "null", "\"x\"", "{}", R"({"messages": []})", R"({"messages": {}})", R"({"messages": [1]})",
         R"({"messages": [{"role": "tool", "content": "x"}]})", R"({"messages": [{"role": "user"}]})",
