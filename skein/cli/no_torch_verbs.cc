@@ -47,6 +47,10 @@ void add_distill_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "distill", "A routed pool as one adapter");
 }
 
+void add_serve_verb(CLI::App& program, Job& job) {
+  add_missing(program, job, "serve", "A base and its experts behind OpenAI's API");
+}
+
 std::string torch_facts() { return "without torch"; }
 
 int capture_check(const CaptureOptions&) {
