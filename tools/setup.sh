@@ -11,7 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TORCH=torch==2.13.0
 PACKAGES=(g++ cmake ninja-build ccache mold pkg-config python3-venv nlohmann-json3-dev libcli11-dev libgtest-dev
-  libgmock-dev libopenmpi-dev openmpi-bin libsentencepiece-dev libpcre2-dev libutf8proc-dev libhwy-dev libeigen3-dev libxxhash-dev libyaml-dev zlib1g-dev libzip-dev)
+  libgmock-dev libopenmpi-dev openmpi-bin libsentencepiece-dev libpcre2-dev libutf8proc-dev libhwy-dev libeigen3-dev libxxhash-dev libyaml-dev zlib1g-dev libzip-dev libboost-dev
+  prometheus-cpp-dev)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }

@@ -15,12 +15,12 @@ namespace {
 
 // The verbs, in the order help shows them.
 constexpr void (*kVerbs[])(CLI::App&, Job&) = {
-    add_generate_verb, add_trace_verb,  add_eval_verb,     add_compare_verb, add_train_verb,
-    add_library_verb,  add_gates_verb,  add_distill_verb,  add_merge_verb,   add_extract_verb,
-    add_convert_verb,  add_logits_verb, add_tokenize_verb, add_bench_verb,   add_manual_verb,
+    add_generate_verb, add_serve_verb,    add_trace_verb,   add_eval_verb,   add_compare_verb, add_train_verb,
+    add_library_verb,  add_gates_verb,    add_distill_verb, add_merge_verb,  add_extract_verb, add_convert_verb,
+    add_logits_verb,   add_tokenize_verb, add_bench_verb,   add_manual_verb,
 };
 
-constexpr std::string_view kLongWork[] = {"train", "eval", "compare", "gates", "distill"};
+constexpr std::string_view kLongWork[] = {"train", "eval", "compare", "gates", "distill", "serve"};
 
 // The command that was typed, as far as it was understood.
 const CLI::App& typed_command(const CLI::App& program) {

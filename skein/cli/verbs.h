@@ -34,5 +34,6 @@ void add_compare_verb(CLI::App& program, Job& job);
 void add_extract_verb(CLI::App& program, Job& job);
 void add_gates_verb(CLI::App& program, Job& job);
 void add_distill_verb(CLI::App& program, Job& job);
+void add_serve_verb(CLI::App& program, Job& job);
 
 }  // namespace skein

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "skein/base/check.h"
+#include "skein/nn/packed_batch.h"
 
 namespace skein {
 namespace {
@@ -94,8 +95,8 @@ at::Tensor with_router_losses(const at::Tensor& logits, const RoutingRule& rule,
   {
     const at::AutoGradMode record(wants_gradient);
     const at::Tensor leaf = logits.detach().requires_grad_(wants_gradient);
-    const auto [balance, z_loss] =
-        losses_of(leaf, rule, sequence_of, rows.num_sequences, num_step_rows * per_row, weights);
+    const auto [balance, z_loss] = losses_of(leaf, rule, sequence_of, static_cast<std::int64_t>(rows.segments.size()),
+                                             num_step_rows * per_row, weights);
     if (values != nullptr) {
       values->balance += balance.item<double>();
       values->z_loss += z_loss.item<double>();

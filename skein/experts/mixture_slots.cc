@@ -10,6 +10,7 @@
 #include "skein/experts/routing_record.h"
 #include "skein/nn/bridge.h"
 #include "skein/nn/feed_forward.h"
+#include "skein/nn/packed_batch.h"
 
 namespace skein {
 namespace {
@@ -81,8 +82,7 @@ MixtureSlots::MixtureSlots(const MixtureFile& mixture, const BackboneConfig& bas
     module.a = leaf(from.a, {experts, rank, slot.d_in}, compute, trains_experts);
     module.b = leaf(from.b, {experts, slot.d_out, rank}, compute, trains_experts);
     module.router = leaf(from.router, {experts, router_width(config_, base, slot)}, compute, trains_routers);
-    module.reads_source = is_cross_source(slot);
-    module.in_source = slot.in_encoder || module.reads_source;
+    module.in_source = slot.in_encoder || is_cross_source(slot);
     module_of_slot_[from.slot_idx] = static_cast<int>(modules_.size());
     modules_.push_back(std::move(module));
   }
@@ -109,8 +109,8 @@ std::vector<at::Tensor> MixtureSlots::forward(const LinearGroup& group, const at
 at::Tensor MixtureSlots::logits_of(int module_idx, const at::Tensor& read, const ForwardState& state) const {
   const Module& module = modules_[module_idx];
   if (config_.router_input != RouterInput::kSentence) return router_logits(read, module.router);
-  const SequenceRows& rows = module.reads_source ? state.source_rows : state.rows;
-  SKEIN_CHECK(rows.sentence.defined());
+  SKEIN_CHECK(state.rows != nullptr && state.rows->sentence.defined());
+  const SequenceRows& rows = *state.rows;
   return router_logits(rows.sentence, module.router).index_select(0, rows.sequence_of);
 }
 
@@ -121,9 +121,10 @@ at::Tensor MixtureSlots::weights_of(int module_idx, const at::Tensor& given_logi
   at::Tensor logits = given_logits;
   const bool has_losses = losses_.balance != 0 || losses_.z_loss != 0;
   if (has_losses && (at::GradMode::is_enabled() || record != nullptr)) {
-    const SequenceRows& rows = module.reads_source ? state.source_rows : state.rows;
-    logits = with_router_losses(logits, rule_, rows, module.in_source ? losses_.num_source_rows : losses_.num_rows,
-                                losses_, record != nullptr ? &record->losses : nullptr);
+    SKEIN_CHECK(state.rows != nullptr);
+    logits =
+        with_router_losses(logits, rule_, *state.rows, module.in_source ? losses_.num_source_rows : losses_.num_rows,
+                           losses_, record != nullptr ? &record->losses : nullptr);
   }
   const at::Tensor by_head = routing_weights(logits, rule_).view({-1, heads, config_.num_experts});  // (N, heads, E)
   this->record(module_idx, logits, by_head, state);

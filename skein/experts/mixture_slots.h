@@ -58,11 +58,10 @@ class MixtureSlots : public SlotFiller {
  private:
   struct Module {
     int slot_idx = 0;
-    at::Tensor scaling;         // (E, d)
-    at::Tensor a, b;            // (E, R, D_in), (E, D_out, R)
-    at::Tensor router;          // (E, width)
-    bool in_source = false;     // its rows are the source's
-    bool reads_source = false;  // ... though the decoder computes it: k and v of the cross-attention
+    at::Tensor scaling;      // (E, d)
+    at::Tensor a, b;         // (E, R, D_in), (E, D_out, R)
+    at::Tensor router;       // (E, width)
+    bool in_source = false;  // its rows are the source's: the encoder's linears, k and v of the cross-attention
   };
   std::vector<at::Tensor> scale_group(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
   at::Tensor scaled_output(int module_idx, const at::Tensor& x, const at::Tensor& y, ForwardState& state) const;

@@ -14,7 +14,12 @@ std::string StopTexts::push(const std::string& piece) {
   if (stopped_) return "";
   held_ += piece;
   std::size_t first = std::string::npos;
-  for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
+  for (const std::string& stop : stops_) {
+    const std::size_t found = held_.find(stop);
+    if (found >= first) continue;
+    first = found;
+    matched_ = stop;
+  }
   if (first != std::string::npos) {
     stopped_ = true;
     held_.resize(first);

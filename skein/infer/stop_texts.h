@@ -16,10 +16,11 @@ class StopTexts {
   // What was held back, when no more pieces come.
   std::string finish();
   bool stopped() const { return stopped_; }
+  const std::string& matched() const { return matched_; }  // the stop text that was found; empty: none
 
  private:
   std::vector<std::string> stops_;
-  std::string held_;
+  std::string held_, matched_;
   bool stopped_ = false;
 };
 

@@ -27,6 +27,7 @@ TEST(StopTexts, StopAtTheFirstOfSeveral) {
   StopTexts stops({"end", "b"});
   EXPECT_EQ(stops.push("a b end"), "a ");
   EXPECT_TRUE(stops.stopped());
+  EXPECT_EQ(stops.matched(), "b");
 }
 
 TEST(StopTexts, FindAStopThatOverlapsItsOwnBeginning) {

@@ -30,8 +30,8 @@ std::pair<at::Tensor, at::Tensor> keys_and_values(const AttentionPlan& plan, con
     const KvSequence::Cross& cross = run.cache->cross.at(layer);
     return {sequences(cross.k, 0, 1, cross.k.size(0)), sequences(cross.v, 0, 1, cross.v.size(0))};
   }
-  const auto [all_k, all_v] =
-      run.cache->append(layer, k.narrow(0, run.begin, run.length), v.narrow(0, run.begin, run.length));
+  run.cache->append(layer, k, v, run.begin, run.length);
+  const auto [all_k, all_v] = run.cache->gather(layer, run.key_begin + run.key_length);
   return {sequences(all_k, run.key_begin, 1, run.key_length), sequences(all_v, run.key_begin, 1, run.key_length)};
 }
 
@@ -72,18 +72,44 @@ const void* element_at(const at::Tensor& x, std::int64_t offset) {
   return static_cast<const char*>(x.const_data_ptr()) + offset * x.element_size();
 }
 
-// A decoding step: one query row against a cache.
+// Where a sequence's keys and values are: in the pages of a cache, or side by side, one page.
+struct KeyRows {
+  const void *k = nullptr, *v = nullptr;
+  const KvSequence* cache = nullptr;  // in the place of k and v
+  std::int64_t page_size = 0, offset = 0, k_stride = 0, v_stride = 0;
+
+  KeyPages pages(std::int64_t first, std::int64_t head_offset) const {
+    if (cache == nullptr) return {&k, &v, page_size, first, offset + head_offset};
+    return {cache->k_pages().data(), cache->v_pages().data(), page_size, first, offset + head_offset};
+  }
+};
+
+KeyRows rows_side_by_side(const at::Tensor& k, const at::Tensor& v, std::int64_t begin, std::int64_t count) {
+  return {element_at(k, begin * k.stride(0)),
+          element_at(v, begin * v.stride(0)),
+          nullptr,
+          std::max<std::int64_t>(1, count),
+          0,
+          k.stride(0),
+          v.stride(0)};
+}
+
+KeyRows rows_in_cache(const KvSequence& cache, int layer, std::int64_t kv_width) {
+  return {nullptr, nullptr, &cache, cache.page_size(), cache.layer_offset(layer), kv_width, kv_width};
+}
+
+// One query row against keys [first, first + count).
 struct QueryJob {
-  std::int64_t row;
-  at::Tensor k, v;  // (1, Hkv, keys, Dh)
+  std::int64_t row, first, count;
+  KeyRows keys;
 };
 
 // All of them, each head of keys a task of its own.
-void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, double scale, at::Tensor& out) {
-  const std::int64_t kv_heads = jobs.front().k.size(1), d_head = q.size(2), heads_per_kv = q.size(1) / kv_heads;
-  const std::int64_t bytes = q.element_size();
+void attend_queries(const std::vector<QueryJob>& jobs, std::int64_t kv_heads, const at::Tensor& q, double scale,
+                    at::Tensor& out) {
+  const std::int64_t d_head = q.size(2), heads_per_kv = q.size(1) / kv_heads, bytes = q.element_size();
   std::int64_t work = 0;
-  for (const QueryJob& job : jobs) work += job.k.size(2) * q.size(1) * d_head;
+  for (const QueryJob& job : jobs) work += job.count * q.size(1) * d_head;
   const auto count = static_cast<std::int64_t>(jobs.size()) * kv_heads;
   const std::int64_t grain = std::max<std::int64_t>(1, 32768 * count / std::max<std::int64_t>(work, 1));
   at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -94,13 +120,13 @@ void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, doub
       const OneQuery shape{element_of(q),
                            heads_per_kv,
                            d_head,
-                           job.k.size(2),
-                           job.k.stride(2),
-                           job.v.stride(2),
+                           job.count,
+                           job.keys.k_stride,
+                           job.keys.v_stride,
                            static_cast<float>(scale)};
       scratch.resize(heads_per_kv * (shape.keys + d_head));
-      attend_one_query(shape, element_at(q, job.row * q.stride(0) + place), element_at(job.k, head * job.k.stride(1)),
-                       element_at(job.v, head * job.v.stride(1)), scratch.data(),
+      attend_one_query(shape, element_at(q, job.row * q.stride(0) + place), job.keys.pages(job.first, head * d_head),
+                       scratch.data(),
                        static_cast<char*>(out.mutable_data_ptr()) + (job.row * out.stride(0) + place) * bytes);
     }
   });
@@ -110,11 +136,22 @@ void attend_queries(const std::vector<QueryJob>& jobs, const at::Tensor& q, doub
 struct SequenceJob {
   AttentionShape shape;
   std::int64_t first_row;
-  at::Tensor k, v;  // (Hkv, keys, Dh)
+  KeyRows keys;
   at::Tensor mask;  // (1 or H, length, keys) or undefined
   float* log_sums;  // (length, H) or null
   std::int64_t packed_offset = 0;
 };
+
+void pack_head(const SequenceJob& job, std::int64_t head, std::int64_t bytes, float* packed) {
+  const KeyPages pages = job.keys.pages(0, head * job.shape.d_head);
+  for (std::int64_t key = 0; key < job.shape.keys; key += pages.page_size) {
+    const auto at = [&](const void* const* rows) {
+      return static_cast<const char*>(rows[key / pages.page_size]) + pages.offset * bytes;
+    };
+    pack_keys_and_values(job.shape, key, std::min(pages.page_size, job.shape.keys - key), at(pages.k), at(pages.v),
+                         packed);
+  }
+}
 
 struct Task {
   std::size_t job;
@@ -135,8 +172,8 @@ std::vector<Task> tasks_of(const std::vector<SequenceJob>& jobs, std::int64_t he
   return tasks;
 }
 
-void attend_sequences(std::vector<SequenceJob>& jobs, const at::Tensor& q, at::Tensor& out) {
-  const std::int64_t heads = q.size(1), kv_heads = jobs.front().k.size(0), d_head = q.size(2), bytes = q.element_size();
+void attend_sequences(std::vector<SequenceJob>& jobs, std::int64_t kv_heads, const at::Tensor& q, at::Tensor& out) {
+  const std::int64_t heads = q.size(1), d_head = q.size(2), bytes = q.element_size();
   std::int64_t packed_floats = 0;
   for (SequenceJob& job : jobs) {
     job.packed_offset = packed_floats;
@@ -150,9 +187,7 @@ void attend_sequences(std::vector<SequenceJob>& jobs, const at::Tensor& q, at::T
   at::parallel_for(0, static_cast<std::int64_t>(jobs.size()) * kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const SequenceJob& job = jobs[i / kv_heads];
-      const std::int64_t head = i % kv_heads;
-      pack_keys_and_values(job.shape, element_at(job.k, head * job.k.stride(0)),
-                           element_at(job.v, head * job.v.stride(0)), packed_at(job, head));
+      pack_head(job, i % kv_heads, bytes, packed_at(job, i % kv_heads));
     }
   });
   const std::vector<Task> tasks = tasks_of(jobs, heads);
@@ -174,6 +209,31 @@ void attend_sequences(std::vector<SequenceJob>& jobs, const at::Tensor& q, at::T
   });
 }
 
+// What a run's first sequence reads; a cache is extended first.
+KeyRows key_rows(const AttentionPlan& plan, const AttentionRun& run, int layer, const at::Tensor& k,
+                 const at::Tensor& v) {
+  if (run.cache == nullptr) return rows_side_by_side(k, v, run.key_begin, run.key_length);
+  if (plan.cross) {
+    const KvSequence::Cross& cross = run.cache->cross.at(layer);
+    return rows_side_by_side(cross.k, cross.v, 0, cross.k.size(0));
+  }
+  run.cache->append(layer, k, v, run.begin, run.length);
+  return rows_in_cache(*run.cache, layer, k.size(1) * k.size(2));
+}
+
+void add_queries(const AttentionPlan& plan, const AttentionRun& run, int layer, const KeyRows& keys,
+                 std::vector<QueryJob>& jobs) {
+  for (std::int64_t row = 0; row < run.length; ++row) {
+    if (plan.cross) {
+      jobs.push_back({run.begin + row, 0, run.cache->cross.at(layer).k.size(0), keys});
+      continue;
+    }
+    const std::int64_t end = run.key_begin + run.key_length - (run.length - 1 - row);
+    const std::int64_t first = run.window > 0 ? std::max<std::int64_t>(run.key_begin, end - run.window) : run.key_begin;
+    jobs.push_back({run.begin + row, first, end - first, keys});
+  }
+}
+
 // log_sums: per run (count, H, length) f32 for the backward pass, if not null.
 at::Tensor attend_on_cpu(const at::Tensor& strided_q, const at::Tensor& k, const at::Tensor& v,
                          const AttentionPlan& plan, int layer, double scale, tensor_list* log_sums) {
@@ -182,9 +242,9 @@ at::Tensor attend_on_cpu(const at::Tensor& strided_q, const at::Tensor& k, const
   std::vector<QueryJob> queries;
   std::vector<SequenceJob> jobs;
   for (const AttentionRun& run : plan.runs) {
-    const auto [keys, values] = keys_and_values(plan, run, layer, k, v);  // (count, Hkv, keys, Dh)
-    if (run.cache != nullptr && run.length == 1 && !run.mask.defined()) {
-      queries.push_back({run.begin, keys, values});
+    KeyRows keys = key_rows(plan, run, layer, k, v);
+    if (run.rows_apart) {
+      add_queries(plan, run, layer, keys, queries);
       continue;
     }
     float* sums = nullptr;
@@ -192,18 +252,19 @@ at::Tensor attend_on_cpu(const at::Tensor& strided_q, const at::Tensor& k, const
       log_sums->push_back(at::empty({run.count, run.length, q.size(1)}, q.options().dtype(c10::ScalarType::Float)));
       sums = log_sums->back().mutable_data_ptr<float>();
     }
+    const std::int64_t num_keys = plan.cross && run.cache != nullptr ? keys.page_size : run.key_length;
     for (std::int64_t i = 0; i < run.count; ++i) {
-      const AttentionShape shape{element_of(q),    run.length,    keys.size(2),
-                                 q.size(2),        q.stride(0),   keys.stride(2),
-                                 values.stride(2), out.stride(0), static_cast<float>(scale),
-                                 run.causal,       run.window};
-      jobs.push_back({shape, run.begin + i * run.length, keys[i], values[i],
-                      run.mask.defined() ? run.mask[0] : at::Tensor(),
+      if (i > 0) keys = rows_side_by_side(k, v, run.key_begin + i * run.key_length, run.key_length);
+      const AttentionShape shape{element_of(q), run.length,    num_keys,
+                                 q.size(2),     q.stride(0),   keys.k_stride,
+                                 keys.v_stride, out.stride(0), static_cast<float>(scale),
+                                 run.causal,    run.window};
+      jobs.push_back({shape, run.begin + i * run.length, keys, run.mask.defined() ? run.mask[0] : at::Tensor(),
                       sums == nullptr ? nullptr : sums + i * run.length * q.size(1)});
     }
   }
-  if (!jobs.empty()) attend_sequences(jobs, q, out);
-  if (!queries.empty()) attend_queries(queries, q, scale, out);
+  if (!jobs.empty()) attend_sequences(jobs, k.size(1), q, out);
+  if (!queries.empty()) attend_queries(queries, k.size(1), q, scale, out);
   return out;
 }
 

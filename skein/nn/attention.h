@@ -21,6 +21,7 @@ struct AttentionRun {
   KvSequence* cache = nullptr;  // keys come from here instead, after this pass's were appended (count = 1)
   bool causal = false;          // the last query stands at the last key and sees none after its own
   std::int64_t window = 0;      // with causal: keys seen, the query's own included; 0: all
+  bool rows_apart = false;      // with a cache and no mask: row by row, as decoding steps computed them or do
   at::Tensor mask;              // (1, 1 or H, length, keys) added to the scores; undefined: none
   at::Tensor dense_mask;        // causal, window and mask as one; undefined: none, or a plain triangle (causal)
 };
@@ -56,8 +57,8 @@ std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segm
                                                           const std::vector<Segment>& source);
 
 // q (N, H, Dh), k and v (S, Hkv, Dh); rows may be strided, heads contiguous -> (N, H * Dh). Scores times `scale`.
-// On the CPU a sequence's rows are the same bits alone and packed. layer: of the caches. Differentiable in q, k, v and
-// in a bias that asks for a gradient, unless the plan has caches.
+// On the CPU a sequence's rows are the same bits alone and packed, and in pieces of two rows or more as in one. layer:
+// of the caches. Differentiable in q, k, v and in a bias that asks for a gradient, unless the plan has caches.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const AttentionPlan>& plan, int layer, double scale);
 

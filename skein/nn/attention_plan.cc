@@ -82,6 +82,7 @@ AttentionRun plan_run(const Segment& segment, const PlanOptions& options, const 
   run.causal = options.causal && !one_query;
   // Rows of branches stand at other positions than their places.
   run.window = one_query || branches ? 0 : options.window;
+  run.rows_apart = segment.cache != nullptr && bias == nullptr && (one_query || segment.rows_apart);
   const auto positional = [&] {
     Segment whole = segment;
     whole.length += past;
@@ -141,6 +142,7 @@ std::shared_ptr<const AttentionPlan> plan_cross_attention(const std::vector<Segm
   for (const Segment& segment : segments) {
     if (segment.length == 0) continue;
     AttentionRun run{.begin = segment.begin, .length = segment.length, .cache = segment.cache};
+    run.rows_apart = segment.cache != nullptr && (segment.length == 1 || segment.rows_apart);
     if (segment.cache == nullptr) {
       SKEIN_CHECK(segment.source >= 0 && segment.source < static_cast<std::int64_t>(source.size()));
       run.key_begin = source[segment.source].begin;

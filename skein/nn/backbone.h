@@ -21,9 +21,8 @@ namespace skein {
 
 // Encoder outputs of a batch.
 struct EncodedSource {
-  at::Tensor hidden;              // (S_total, D)
-  std::vector<Segment> segments;  // of the source batch
-  SequenceRows rows;              // for fillers that want to know
+  at::Tensor hidden;                         // (S_total, D)
+  std::shared_ptr<const SequenceRows> rows;  // of the source batch
 };
 
 class Backbone {

@@ -236,6 +236,44 @@ TEST(Backbone, ABatchOfCachesDecodesAsEachAlone) {
   }
 }
 
+TEST(Backbone, PiecesOfTwoRowsAndRowsComputedAgainAreTheSameBits) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const Family family : kDecoders) {
+      const auto backbone = load_backbone(random_base(tiny_config(family)), {.dtype = dtype});
+      const std::vector<std::int32_t> ids = tokens(40);
+      const auto piece = [&](std::int64_t begin, std::int64_t end) {
+        return std::vector<std::int32_t>(ids.begin() + begin, ids.begin() + end);
+      };
+      const auto pool = std::make_shared<KvPool>(backbone->config(), at::TensorOptions().dtype(dtype), 16);
+      KvSequence whole(pool), pieces(pool), again(pool);
+      const at::Tensor prompt = run(*backbone, {{.tokens = piece(0, 25), .cache = &whole}});
+      std::vector<at::Tensor> rows;
+      for (std::int64_t t = 25; t < 40; ++t) rows.push_back(run(*backbone, {{.tokens = {ids[t]}, .cache = &whole}}));
+      // The prompt on another's first page, in pieces.
+      run(*backbone, {{.tokens = piece(0, 2), .cache = &pieces}});
+      const at::Tensor rest = run(*backbone, {{.tokens = piece(2, 25), .cache = &pieces}});
+      EXPECT_TRUE(at::equal(rest, prompt.narrow(0, 2, 23))) << family_name(family);
+      again.adopt({pieces.pages().front()});
+      const at::Tensor shared = run(*backbone, {{.tokens = piece(16, 25), .cache = &again}});
+      EXPECT_TRUE(at::equal(shared, prompt.narrow(0, 16, 9))) << family_name(family);
+      // What was decoded token by token, in one pass.
+      const at::Tensor apart = run(*backbone, {{.tokens = piece(25, 40), .cache = &again, .rows_apart = true}});
+      EXPECT_TRUE(at::equal(apart, at::cat(rows))) << family_name(family);
+    }
+  }
+}
+
+TEST(KvPool, GivesPagesOutUpToItsBoundAndTakesThemBack) {
+  KvPool pool(tiny_config(Family::kLlama), at::TensorOptions(), 5, 2);
+  EXPECT_EQ(pool.page_size(), 16);
+  auto first = pool.take(), second = pool.take();
+  EXPECT_EQ(pool.take(), nullptr);
+  const void* const freed = first->k.const_data_ptr();
+  first.reset();
+  EXPECT_EQ(pool.num_used(), 1);
+  EXPECT_EQ(pool.take()->k.const_data_ptr(), freed);
+}
+
 // ---- training ------------------------------------------------------------------------------------------------------
 
 // y = W x + s * (sum over features of x) * v: something trainable in every slot.

@@ -4,43 +4,14 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "skein/nn/forward_state.h"
-#include "skein/spec/backbone_config.h"
+#include "skein/nn/kv_cache.h"
 
 namespace skein {
-
-// Keys and values of one sequence, for incremental decoding.
-class KvSequence {
- public:
-  // Room for `capacity` tokens at first; grows as needed.
-  KvSequence(const BackboneConfig& config, const at::TensorOptions& options, std::int64_t capacity);
-  std::int64_t length() const { return length_; }  // tokens stored in every layer
-
-  // Appends k, v (T, Hkv, Dh) of the layer; returns all keys and values so far, (length + T, Hkv, Dh) each.
-  std::pair<at::Tensor, at::Tensor> append(int layer, const at::Tensor& k, const at::Tensor& v);
-  void advance(std::int64_t num_tokens);  // after the last layer
-
-  // Encoder-decoder: keys and values of the source (S, H, Dh), computed once per layer.
-  struct Cross {
-    at::Tensor k, v;
-  };
-  std::vector<Cross> cross;  // empty until the first pass
-  at::Tensor sentence;       // (D): the prompt's, kept for later tokens (forward_state.h); undefined: not asked
-
-  std::shared_ptr<SlotMemory> slot_memory;  // what the filler remembers of this sequence
-
- private:
-  void reserve(int layer, std::int64_t num_tokens);
-
-  std::vector<at::Tensor> keys_, values_;  // per layer (capacity, Hkv, Dh)
-  std::int64_t capacity_ = 0;
-  std::int64_t length_ = 0;
-};
 
 struct Segment {
   std::int64_t begin = 0;   // first row of N
@@ -52,6 +23,18 @@ struct Segment {
   std::int64_t source = -1;       // encoder-decoder: which segment of the source this one reads
   std::int64_t input_length = 0;  // rows that are the input (instruction and all), not its answer
   std::shared_ptr<const SequenceHint> hint = nullptr;  // for the filler
+  const SlotFiller* filler = nullptr;                  // where sequences differ in it; null: the pass's
+  // With a cache: rows that were generated and are computed again. Each is attended as it was, alone, so that it comes
+  // out the same to the last bit (one row and many have kernels of their own).
+  bool rows_apart = false;
+};
+
+// The sequences of one stream of rows, as the fillers of slots know them.
+struct SequenceRows {
+  std::vector<Segment> segments;
+  // Of those that ask (SlotFiller::wanted_facts), else undefined.
+  at::Tensor sequence_of;  // (N) int64
+  at::Tensor sentence;     // (sequences, D): mean embedding of the input's tokens, in the compute dtype
 };
 
 struct PackedBatch {
@@ -68,6 +51,8 @@ struct SequenceInput {
   std::int64_t source = -1;
   std::int64_t input_length = -1;  // of tokens, how many are the input; -1: all
   std::shared_ptr<const SequenceHint> hint = nullptr;
+  const SlotFiller* filler = nullptr;
+  bool rows_apart = false;
 };
 // Packs sequences in order; positions start at the cache's length (0 without).
 PackedBatch pack(const std::vector<SequenceInput>& sequences, const c10::Device& device);

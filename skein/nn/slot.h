@@ -12,7 +12,7 @@ namespace skein {
 
 struct ForwardState;
 
-// What a filler asks the backbone to put into ForwardState::rows.
+// What a filler asks the backbone to put into SequenceRows.
 enum class RowFacts {
   kNone,
   kSequences,  // which sequence a row belongs to
@@ -27,6 +27,14 @@ class SlotFiller {
   // Rows are tokens of a packed batch: there are no padding rows.
   virtual std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const = 0;
   virtual RowFacts wanted_facts() const { return RowFacts::kNone; }
+
+  // A filler that splits computes forward() as add_experts(x, apply_frozen(group, product_input(x))), so that its rows
+  // can share the frozen weights' product with those of other fillers.
+  virtual bool splits() const { return false; }
+  virtual at::Tensor product_input(const LinearGroup&, const at::Tensor& x, ForwardState&) const { return x; }
+  // outputs (N, D_out) per part: changed in place or replaced.
+  virtual void add_experts(const LinearGroup&, const at::Tensor& /*x*/, std::vector<at::Tensor>& /*outputs*/,
+                           ForwardState&) const {}
 };
 
 // The group's outputs through state.filler, or of the frozen weights alone if there is none.

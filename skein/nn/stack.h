@@ -2,6 +2,7 @@
 // caches.
 #pragma once
 
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -17,25 +18,22 @@ template <typename Block>
 at::Tensor run_block(bool recomputes, const std::vector<at::Tensor>& inputs, ForwardState& state, Block block) {
   if (!recomputes) return block(inputs, state);
   return recompute(
-      [block, filler = state.filler, rows = state.rows, source_rows = state.source_rows, segments = state.segments,
+      [block, filler = state.filler, rows = state.rows,
        first = &state](const std::vector<at::Tensor>& block_inputs) mutable {
         if (ForwardState* forward_pass = std::exchange(first, nullptr)) return block(block_inputs, *forward_pass);
-        ForwardState backward_pass{.filler = filler, .rows = rows, .source_rows = source_rows, .segments = segments};
+        ForwardState backward_pass{.filler = filler, .rows = rows};
         return block(block_inputs, backward_pass);
       },
       inputs);
 }
 
-// What state.filler wants to know about the rows of a batch; x (N, D): the embeddings of its tokens. A sequence whose
-// beginning lies in a cache has its sentence there.
-SequenceRows sequence_rows(const std::vector<Segment>& segments, const at::Tensor& x, const ForwardState& state);
+// The sequences of a batch and what their fillers want to know; x (N, D): the embeddings of its tokens. A sequence
+// whose beginning lies in a cache has its sentence there.
+std::shared_ptr<const SequenceRows> sequence_rows(const std::vector<Segment>& segments, const at::Tensor& x,
+                                                  const ForwardState& state);
 // The same for a decoder: the sentences are those of the source that each sequence reads (null: all in caches).
-SequenceRows decoder_rows(const std::vector<Segment>& segments, const at::Tensor& x, const SequenceRows* source,
-                          const ForwardState& state);
-// Tells the slots which sequences their rows belong to.
-inline void set_segments(ForwardState& state, const std::vector<Segment>& segments) {
-  state.segments = std::make_shared<const std::vector<Segment>>(segments);
-}
+std::shared_ptr<const SequenceRows> decoder_rows(const std::vector<Segment>& segments, const at::Tensor& x,
+                                                 const SequenceRows* source, const ForwardState& state);
 
 inline void advance_caches(const std::vector<Segment>& segments) {
   for (const Segment& segment : segments) {

@@ -12,25 +12,24 @@
 namespace skein {
 namespace {
 
-using Segments = std::shared_ptr<const std::vector<Segment>>;
+using Rows = std::shared_ptr<const SequenceRows>;
 
-// What is kept from slot to slot of a pass. A pass is known by its segments, which are held so that no other's can
+// What is kept from slot to slot of a pass. A pass is known by its sequences, which are held so that no other's can
 // stand at their address.
 struct PassMemory : SlotMemory {
   struct Pass {
-    Segments segments;
+    Rows rows;
     bool knows_bias = false;
     at::Tensor row_bias;              // (N, E), undefined without hints
     std::map<int, Mixture> by_layer;  // -1: the model's
   };
   std::vector<Pass> passes;
 
-  Pass& of(const Segments& segments) {
-    const auto found =
-        std::find_if(passes.begin(), passes.end(), [&](const Pass& pass) { return pass.segments == segments; });
+  Pass& of(const Rows& rows) {
+    const auto found = std::find_if(passes.begin(), passes.end(), [&](const Pass& pass) { return pass.rows == rows; });
     if (found != passes.end()) return *found;
-    std::erase_if(passes, [](const Pass& pass) { return pass.segments.use_count() == 1; });  // over
-    return passes.emplace_back(Pass{segments, false, {}, {}});
+    std::erase_if(passes, [](const Pass& pass) { return pass.rows.use_count() == 1; });  // over
+    return passes.emplace_back(Pass{rows, false, {}, {}});
   }
 };
 
@@ -48,10 +47,10 @@ std::int64_t prompt_rows(const Segment& segment) {
 }
 
 // (N, E): the hint of each row's sequence; undefined if there is none.
-at::Tensor bias_of_rows(const Segments& segments, std::int64_t num_rows, int num_experts, const at::Device& device) {
-  if (segments == nullptr) return {};
+at::Tensor bias_of_rows(const Rows& rows, std::int64_t num_rows, int num_experts, const at::Device& device) {
+  if (rows == nullptr) return {};
   at::Tensor bias;
-  for (const Segment& segment : *segments) {
+  for (const Segment& segment : rows->segments) {
     const auto* hint = dynamic_cast<const RoutingHint*>(segment.hint.get());
     if (hint == nullptr) continue;
     SKEIN_CHECK(static_cast<int>(hint->bias.size()) == num_experts);
@@ -118,17 +117,17 @@ std::vector<Mixture> choose_mixtures(const Router& router, const ExpertBank& ban
   const RouterUse& use = router.use();
   auto memory = std::dynamic_pointer_cast<PassMemory>(state.own_memory);
   if (memory == nullptr) state.own_memory = memory = std::make_shared<PassMemory>();
-  PassMemory::Pass& pass = memory->of(state.segments);
-  if (!pass.knows_bias) pass.row_bias = bias_of_rows(state.segments, x.size(0), bank.num_experts(), x.device());
+  PassMemory::Pass& pass = memory->of(state.rows);
+  if (!pass.knows_bias) pass.row_bias = bias_of_rows(state.rows, x.size(0), bank.num_experts(), x.device());
   pass.knows_bias = true;
 
   const auto route = [&](const std::vector<int>& slots) {
     if (use.scope == Scope::kToken) return router.route_group(slots, x, pass.row_bias);
     const std::vector<Segment> one = {Segment{.length = x.size(0)}};
-    return by_sequence(router, slots, x, pass.row_bias, state.segments == nullptr ? one : *state.segments);
+    return by_sequence(router, slots, x, pass.row_bias, state.rows == nullptr ? one : state.rows->segments);
   };
   if (use.sharing == Sharing::kModule) return route(slot_idxs);
-  if (use.sharing == Sharing::kInput || state.segments == nullptr) {
+  if (use.sharing == Sharing::kInput || state.rows == nullptr) {
     return std::vector<Mixture>(slot_idxs.size(), route({slot_idxs.front()}).front());
   }
   const int key = use.sharing == Sharing::kLayer ? bank.slot_names()[slot_idxs.front()].layer : -1;

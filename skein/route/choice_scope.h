@@ -9,7 +9,7 @@
 namespace skein {
 
 // The mixtures of slots that read x (N, D_in), as the router's use() says: one per slot, a row per row of x. Hints and
-// sequences come from state.segments; a choice kept for later slots or calls goes to state.own_memory and to the
+// sequences come from state.rows; a choice kept for later slots or calls goes to state.own_memory and to the
 // sequences' caches.
 std::vector<Mixture> choose_mixtures(const Router& router, const ExpertBank& bank, const std::vector<int>& slot_idxs,
                                      const at::Tensor& x, ForwardState& state);

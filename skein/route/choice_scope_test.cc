@@ -59,7 +59,7 @@ struct Pool {
 
 ForwardState state_of(const std::vector<Segment>& segments) {
   ForwardState state;
-  state.segments = std::make_shared<const std::vector<Segment>>(segments);
+  state.rows = std::make_shared<const SequenceRows>(SequenceRows{segments});
   return state;
 }
 
@@ -92,8 +92,8 @@ TEST(ChoiceScope, WhatIsGeneratedKeepsThePromptsChoice) {
   ForwardState state = state_of({{.begin = 0, .length = 5, .cache = &cache}});
   const Mixture prompt = choose_mixtures(*router, *pool.bank, {0, 1}, rows(5, 2), state)[1];
   // The next token of it, beside a sequence that begins.
-  state.segments = std::make_shared<const std::vector<Segment>>(
-      std::vector<Segment>{{.begin = 0, .length = 3, .cache = &other}, {.begin = 3, .length = 1, .cache = &cache}});
+  state.rows = std::make_shared<const SequenceRows>(
+      SequenceRows{{{.begin = 0, .length = 3, .cache = &other}, {.begin = 3, .length = 1, .cache = &cache}}});
   const at::Tensor x = rows(4, 3);
   const Mixture next = choose_mixtures(*router, *pool.bank, {0, 1}, x, state)[1];
   EXPECT_TRUE(at::equal(next.ids[3], prompt.ids[0]));
@@ -130,7 +130,7 @@ TEST(ChoiceScope, AnotherPassChoosesAnew) {
   ForwardState state = state_of({{.begin = 0, .length = 7}});
   choose_mixtures(*router, *pool.bank, {0}, rows(7, 4), state);
   const at::Tensor x = rows(9, 6);
-  state.segments = std::make_shared<const std::vector<Segment>>(std::vector<Segment>{{.begin = 0, .length = 9}});
+  state.rows = std::make_shared<const SequenceRows>(SequenceRows{{{.begin = 0, .length = 9}}});
   EXPECT_TRUE(same(choose_mixtures(*router, *pool.bank, {1}, x, state)[0], router->route(1, x)));
 }
 

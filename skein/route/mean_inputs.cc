@@ -19,10 +19,10 @@ std::vector<at::Tensor> MeanInputs::forward(const LinearGroup& group, const at::
     sum = sum.defined() ? sum + mean : mean;
     ++count;
   };
-  if (state.segments == nullptr) {
+  if (state.rows == nullptr) {
     add(x);
   } else {
-    for (const Segment& segment : *state.segments) {
+    for (const Segment& segment : state.rows->segments) {
       if (segment.length > 0) add(x.narrow(0, segment.begin, segment.length));
     }
   }

@@ -20,10 +20,10 @@ TEST(MeanInputs, EveryExampleCountsAlikeWhateverItsLength) {
   const LinearGroup group = make_linear_group({at::eye(3)}, {{}}, {1});
   const at::Tensor x = at::tensor({1.0F, 0.0F, 0.0F, 3.0F, 0.0F, 0.0F, 0.0F, 6.0F, 0.0F}).view({3, 3});
   ForwardState state;
-  state.segments = std::make_shared<const std::vector<Segment>>(
-      std::vector<Segment>{{.begin = 0, .length = 2}, {.begin = 2, .length = 1}});
+  state.rows =
+      std::make_shared<const SequenceRows>(SequenceRows{{{.begin = 0, .length = 2}, {.begin = 2, .length = 1}}});
   EXPECT_TRUE(at::equal(means.forward(group, x, state)[0], x));  // passed on
-  state.segments = nullptr;
+  state.rows = nullptr;
   means.forward(group, at::tensor({0.0F, 0.0F, 9.0F}).view({1, 3}), state);
   LoraAdapter adapter;
   adapter.modules.push_back({.slot_idx = 1, .rank = 1});

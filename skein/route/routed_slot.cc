@@ -23,7 +23,26 @@ at::Tensor with_vectors(const at::Tensor& x, const at::Tensor& shifts, const Mix
 
 }  // namespace
 
+bool RoutedSlots::scales_input(int slot_idx) const {
+  return slot_idx >= 0 && bank_->slot(slot_idx).shifts().defined() && bank_->slot(slot_idx).scales_input();
+}
+
 std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
+  std::vector<at::Tensor> outputs = apply_frozen(group, product_input(group, x, state));
+  add_experts(group, x, outputs, state);
+  return outputs;
+}
+
+// Vectors on an input come first, on the base's own product; LoRAs add to it, from the unscaled input.
+at::Tensor RoutedSlots::product_input(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
+  const int slot_idx = group.parts.front().slot_idx;
+  if (!scales_input(slot_idx)) return x;
+  SKEIN_CHECK(group.parts.size() == 1);
+  return with_vectors(x, bank_->slot(slot_idx).shifts(), choose_mixtures(*router_, *bank_, {slot_idx}, x, state)[0]);
+}
+
+void RoutedSlots::add_experts(const LinearGroup& group, const at::Tensor& x, std::vector<at::Tensor>& outputs,
+                              ForwardState& state) const {
   std::vector<int> slot_idxs;       // of the parts where any expert attaches
   std::vector<std::size_t> places;  // of those among the parts
   for (std::size_t i = 0; i < group.parts.size(); ++i) {
@@ -32,13 +51,8 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     slot_idxs.push_back(s);
     places.push_back(i);
   }
-  if (slot_idxs.empty()) return apply_frozen(group, x);
+  if (slot_idxs.empty()) return;
   const std::vector<Mixture> mixtures = choose_mixtures(*router_, *bank_, slot_idxs, x, state);
-  // Vectors first, on the base's own product; LoRAs add to it, from the unscaled input.
-  const bool scaled = bank_->slot(slot_idxs[0]).shifts().defined() && bank_->slot(slot_idxs[0]).scales_input();
-  SKEIN_CHECK(!scaled || group.parts.size() == 1);
-  std::vector<at::Tensor> outputs =
-      apply_frozen(group, scaled ? with_vectors(x, bank_->slot(slot_idxs[0]).shifts(), mixtures[0]) : x);
   const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();
   auto* record = dynamic_cast<RoutingRecord*>(state.memory.get());
   std::vector<MixedPart> sparse;
@@ -56,7 +70,6 @@ std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at:
     if (record) record->mixtures[slot_idxs[i]].push_back(mixtures[i]);
   }
   if (!sparse.empty()) apply_mixtures(sparse, x);
-  return outputs;
 }
 
 at::Tensor expert_shares_by_slot(const RoutingRecord& record) {

@@ -24,9 +24,15 @@ class RoutedSlots : public SlotFiller {
   RoutedSlots(std::shared_ptr<const ExpertBank> bank, std::shared_ptr<const Router> router);
   // If state.memory is a RoutingRecord, what was chosen is appended to it.
   std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
+  bool splits() const override { return true; }
+  at::Tensor product_input(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
+  void add_experts(const LinearGroup& group, const at::Tensor& x, std::vector<at::Tensor>& outputs,
+                   ForwardState& state) const override;
   const ExpertBank& bank() const { return *bank_; }
 
  private:
+  bool scales_input(int slot_idx) const;
+
   std::shared_ptr<const ExpertBank> bank_;
   std::shared_ptr<const Router> router_;
 };

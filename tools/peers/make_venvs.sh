@@ -2,7 +2,7 @@
 # Virtual environments of the peers that goldens are made with and benchmarks compare with, under .peers/ (git-ignored).
 # Nothing that a user runs and no test needs them. Does only what is missing.
 #
-# usage: tools/peers/make_venvs.sh [transformers|llama_cpp|lm_eval|metrics|mergekit ...]    (default: transformers llama_cpp)
+# usage: tools/peers/make_venvs.sh [transformers|llama_cpp|lm_eval|metrics|mergekit|serving ...]    (default: transformers llama_cpp)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -13,6 +13,7 @@ declare -A PACKAGES=(
   [lm_eval]="torch==2.13.0 transformers==5.23.0 lm-eval==0.4.13"
   [metrics]="rouge-score==0.1.2 sacrebleu==2.6.0 nltk==3.10.4 scipy==1.17.1 statsmodels==0.15.0 transformers==4.57.6"
   [mergekit]="mergekit==0.1.5"
+  [serving]="openai==3.57.0 schemathesis==4.32.5 playwright==1.65.2"   # the clients of tests/serving
 )
 
 for name in "${@:-transformers llama_cpp}"; do

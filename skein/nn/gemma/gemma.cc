@@ -28,7 +28,6 @@ Gemma::Gemma(WeightReader& weights, const BackboneConfig& config, const ComputeO
 }
 
 at::Tensor Gemma::forward(const PackedBatch& batch, const EncodedSource*, ForwardState& state) const {
-  set_segments(state, batch.segments);
   const PlanOptions full = plan_options(embedding_, true, 0);
   const PlanOptions sliding = plan_options(embedding_, true, config_.sliding_window);
   const GemmaPass pass{{full_rotary_.table(batch.positions), plan_self_attention(batch.segments, full)},

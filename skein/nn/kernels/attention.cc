@@ -118,26 +118,28 @@ HWY_INLINE float unit_of(const T* row, std::int64_t u, std::int64_t size) {
 }
 
 template <typename Unit, typename T>
-void pack(const AttentionShape& shape, const T* k, const T* v, float* packed) {
+void pack(const AttentionShape& shape, std::int64_t begin, std::int64_t count, const T* k, const T* v, float* packed) {
   const std::int64_t keys = padded(shape.keys), width = padded(shape.d_head), depth = units<Unit>(shape.d_head);
   float* transposed = packed;             // (Dh, keys)
   float* values = packed + depth * keys;  // (keys, Dh)
-  std::memset(packed, 0, static_cast<std::size_t>(depth * keys + units<Unit>(keys) * width) * sizeof(float));
+  if (begin == 0) {
+    std::memset(packed, 0, static_cast<std::size_t>(depth * keys + units<Unit>(keys) * width) * sizeof(float));
+  }
   constexpr std::int64_t kTile = 16;  // of the transposition: both sides stay in the first cache
-  for (std::int64_t first = 0; first < shape.keys; first += kTile) {
+  for (std::int64_t first = 0; first < count; first += kTile) {
     for (std::int64_t u = 0; u < depth; ++u) {
-      for (std::int64_t key = first; key < std::min(first + kTile, shape.keys); ++key) {
-        transposed[u * keys + key] = unit_of<Unit>(k + key * shape.k_stride, u, shape.d_head);
+      for (std::int64_t key = first; key < std::min(first + kTile, count); ++key) {
+        transposed[u * keys + begin + key] = unit_of<Unit>(k + key * shape.k_stride, u, shape.d_head);
       }
     }
   }
-  for (std::int64_t key = 0; key < shape.keys; ++key) {
+  for (std::int64_t key = 0; key < count; ++key) {
     const T* row = v + key * shape.v_stride;
-    float* to = values + key / Unit::kDepth * width;
+    float* to = values + (begin + key) / Unit::kDepth * width;
     if constexpr (Unit::kDepth == 1) {
       for (std::int64_t i = 0; i < shape.d_head; ++i) to[i] = widen(row[i]);
     } else if (key % 2 == 0) {
-      const T* next = key + 1 < shape.keys ? row + shape.v_stride : nullptr;
+      const T* next = key + 1 < count ? row + shape.v_stride : nullptr;
       for (std::int64_t i = 0; i < shape.d_head; ++i) {
         const std::uint32_t second = next == nullptr ? 0 : next[i];
         to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(row[i]) | second << 16);
@@ -261,9 +263,10 @@ std::int64_t packed_size_entry(const AttentionShape& shape) {
   return size;
 }
 
-void pack_entry(const AttentionShape& shape, const void* k, const void* v, float* packed) {
+void pack_entry(const AttentionShape& shape, std::int64_t first, std::int64_t count, const void* k, const void* v,
+                float* packed) {
   with_unit(shape.element, [&](auto unit, auto type) {
-    pack<decltype(unit)>(shape, static_cast<decltype(type)>(k), static_cast<decltype(type)>(v), packed);
+    pack<decltype(unit)>(shape, first, count, static_cast<decltype(type)>(k), static_cast<decltype(type)>(v), packed);
   });
 }
 
@@ -287,8 +290,9 @@ HWY_EXPORT(pack_entry);
 HWY_EXPORT(attend_entry);
 
 std::int64_t packed_size(const AttentionShape& shape) { return HWY_DYNAMIC_DISPATCH(packed_size_entry)(shape); }
-void pack_keys_and_values(const AttentionShape& shape, const void* k, const void* v, float* packed) {
-  HWY_DYNAMIC_DISPATCH(pack_entry)(shape, k, v, packed);
+void pack_keys_and_values(const AttentionShape& shape, std::int64_t first, std::int64_t count, const void* k,
+                          const void* v, float* packed) {
+  HWY_DYNAMIC_DISPATCH(pack_entry)(shape, first, count, k, v, packed);
 }
 void attend_rows(const AttentionShape& shape, const void* q, const float* packed, std::int64_t begin, std::int64_t end,
                  void* out, float* log_sums, std::int64_t log_sum_stride) {

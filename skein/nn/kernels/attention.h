@@ -26,7 +26,9 @@ struct AttentionShape {
 
 // Floats that the packed keys and values of one head take.
 std::int64_t packed_size(const AttentionShape& shape);
-void pack_keys_and_values(const AttentionShape& shape, const void* k, const void* v, float* packed);
+// Keys [first, first + count), from k and v on; in order, the first call with first = 0. first is even.
+void pack_keys_and_values(const AttentionShape& shape, std::int64_t first, std::int64_t count, const void* k,
+                          const void* v, float* packed);
 
 // Rows [begin, end) of one query head. q and out: row 0 of that head. log_sums: log of the sum of exponentials of row
 // 0, rows log_sum_stride apart; may be null.

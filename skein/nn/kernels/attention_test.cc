@@ -39,6 +39,15 @@ Inputs inputs_of(const Case& c) {
   return in;
 }
 
+// In pieces of 4 keys, as pages give them.
+template <typename T>
+void pack_in_pages(const AttentionShape& shape, const std::vector<T>& k, const std::vector<T>& v, float* packed) {
+  for (std::int64_t key = 0; key < shape.keys; key += 4) {
+    pack_keys_and_values(shape, key, std::min<std::int64_t>(4, shape.keys - key), k.data() + key * shape.k_stride,
+                         v.data() + key * shape.v_stride, packed);
+  }
+}
+
 struct Outputs {
   std::vector<float> out, log_sums;
 };
@@ -62,7 +71,7 @@ Outputs attend(const Case& c, const Inputs& in, bool bf16, std::int64_t first, s
   std::vector<float> packed(packed_size(shape));
   Outputs outputs{std::vector<float>(c.queries * c.d_head), std::vector<float>(c.queries)};
   if (!bf16) {
-    pack_keys_and_values(shape, in.k.data(), in.v.data(), packed.data());
+    pack_in_pages(shape, in.k, in.v, packed.data());
     attend_rows(shape, in.q.data(), packed.data(), first, end, outputs.out.data(), outputs.log_sums.data(), 1);
     return outputs;
   }
@@ -73,7 +82,7 @@ Outputs attend(const Case& c, const Inputs& in, bool bf16, std::int64_t first, s
   };
   const auto q = narrow(in.q), k = narrow(in.k), v = narrow(in.v);
   std::vector<std::uint16_t> bits(outputs.out.size());
-  pack_keys_and_values(shape, k.data(), v.data(), packed.data());
+  pack_in_pages(shape, k, v, packed.data());
   attend_rows(shape, q.data(), packed.data(), first, end, bits.data(), outputs.log_sums.data(), 1);
   for (std::size_t i = 0; i < bits.size(); ++i) outputs.out[i] = bf16_to_f32(bits[i]);
   return outputs;

@@ -17,8 +17,18 @@ struct OneQuery {
   float scale = 1;
 };
 
-// One head of keys: q and out (heads_per_kv, d_head) contiguous; k and v are at their first key. Scores and sums are
-// f32. scratch: heads_per_kv * (keys + d_head) floats.
-void attend_one_query(const OneQuery& shape, const void* q, const void* k, const void* v, float* scratch, void* out);
+// Keys and values in pages: key i is row (first + i) % page_size of page (first + i) / page_size, whose rows begin
+// `offset` elements into it.
+struct KeyPages {
+  const void* const* k = nullptr;
+  const void* const* v = nullptr;
+  std::int64_t page_size = 0;
+  std::int64_t first = 0;
+  std::int64_t offset = 0;
+};
+
+// One head of keys: q and out (heads_per_kv, d_head) contiguous. Scores and sums are f32. The same bits however the
+// keys are paged. scratch: heads_per_kv * (keys + d_head) floats.
+void attend_one_query(const OneQuery& shape, const void* q, const KeyPages& pages, float* scratch, void* out);
 
 }  // namespace skein

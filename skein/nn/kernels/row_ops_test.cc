@@ -28,6 +28,10 @@ class Values {
     return values;
   }
   double operator[](std::int64_t i) const { return element_ == Element::kF32 ? floats_[i] : bf16_to_f32(bits_[i]); }
+  void set(std::int64_t i, double value) {
+    floats_[i] = static_cast<float>(value);
+    bits_[i] = f32_to_bf16(floats_[i]);
+  }
   void* data() { return element_ == Element::kF32 ? static_cast<void*>(floats_.data()) : bits_.data(); }
   ConstRows rows(std::int64_t stride) { return {data(), stride}; }
   MutableRows mutable_rows(std::int64_t stride) { return {data(), stride}; }
@@ -209,8 +213,34 @@ TEST(OneQuery, AttendsAsTheFormulaSays) {
         Values v = Values::random(keys * stride, element, 13), out(group * d_head, element);
         std::vector<float> scratch(group * (keys + d_head));
         const float scale = 0.125F;
-        attend_one_query({element, group, d_head, keys, stride, stride, scale}, q.data(), k.data(), v.data(),
-                         scratch.data(), out.data());
+        const OneQuery shape{element, group, d_head, keys, stride, stride, scale};
+        const void *k_page = k.data(), *v_page = v.data();
+        attend_one_query(shape, q.data(), {&k_page, &v_page, keys}, scratch.data(), out.data());
+        // The same in pages of four rows, two of which hold earlier keys and the first of which another layer.
+        const std::int64_t page_size = 4, first = 9, offset = stride;
+        const std::int64_t num_pages = (first + keys + page_size - 1) / page_size;
+        std::vector<Values> pages;
+        std::vector<const void*> k_pages, v_pages;
+        for (const Values* from : {&k, &v}) {
+          for (std::int64_t page = 0; page < num_pages; ++page) {
+            Values to((page_size + 1) * stride, element);
+            for (std::int64_t row = 0; row < page_size; ++row) {
+              const std::int64_t key = page * page_size + row - first;
+              for (std::int64_t i = 0; key >= 0 && key < keys && i < d_head; ++i) {
+                to.set(offset + row * stride + i, (*from)[key * stride + i]);
+              }
+            }
+            pages.push_back(std::move(to));
+          }
+        }
+        for (std::int64_t page = 0; page < num_pages; ++page) {
+          k_pages.push_back(pages[page].data());
+          v_pages.push_back(pages[num_pages + page].data());
+        }
+        Values paged(group * d_head, element);
+        attend_one_query(shape, q.data(), {k_pages.data(), v_pages.data(), page_size, first, offset}, scratch.data(),
+                         paged.data());
+        for (std::int64_t i = 0; i < group * d_head; ++i) ASSERT_EQ(paged[i], out[i]) << d_head << " " << keys;
         for (std::int64_t head = 0; head < group; ++head) {
           std::vector<double> weights;
           double sum = 0;

@@ -17,7 +17,6 @@ Llama::Llama(WeightReader& weights, const BackboneConfig& config, const ComputeO
 }
 
 at::Tensor Llama::forward(const PackedBatch& batch, const EncodedSource*, ForwardState& state) const {
-  set_segments(state, batch.segments);
   const PlanOptions options = plan_options(embedding_, true, config_.sliding_window);
   const LlamaPass pass{rotary_.table(batch.positions), plan_self_attention(batch.segments, options)};
   at::Tensor x = at::embedding(embedding_, batch.ids);  // (N, D)

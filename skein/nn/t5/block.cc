@@ -59,7 +59,7 @@ T5CrossAttention::T5CrossAttention(WeightReader& weights, const BackboneConfig& 
       output_(weights.next_linears(1)) {}
 
 at::Tensor T5CrossAttention::forward(const at::Tensor& x, const at::Tensor& source,
-                                     const std::shared_ptr<const std::vector<Segment>>& source_segments,
+                                     const std::shared_ptr<const SequenceRows>& source_rows,
                                      const std::vector<Segment>& segments,
                                      const std::shared_ptr<const AttentionPlan>& plan, ForwardState& state) const {
   const at::Tensor q = heads(apply_slots(q_, norm_(x), state)[0], config_);
@@ -67,16 +67,16 @@ at::Tensor T5CrossAttention::forward(const at::Tensor& x, const at::Tensor& sour
   const bool all_held = std::all_of(segments.begin(), segments.end(),
                                     [&](const Segment& segment) { return holds_source(segment, layer_); });
   if (!all_held) {
-    SKEIN_CHECK(source.defined() && source_segments != nullptr);
+    SKEIN_CHECK(source.defined() && source_rows != nullptr);
     // These slots read the source's rows.
-    const auto decoder_segments = std::exchange(state.segments, source_segments);
+    const auto decoder_rows = std::exchange(state.rows, source_rows);
     const std::vector<at::Tensor> kv = apply_slots(kv_, source, state);
-    state.segments = decoder_segments;
+    state.rows = decoder_rows;
     k = heads(kv[0], config_);  // (S_total, H, Dh)
     v = heads(kv[1], config_);
     for (const Segment& segment : segments) {
       if (segment.cache == nullptr || holds_source(segment, layer_)) continue;
-      const Segment& read = source_segments->at(segment.source);
+      const Segment& read = source_rows->segments.at(segment.source);
       segment.cache->cross.resize(config_.num_decoder_layers);
       segment.cache->cross[layer_] = {k.narrow(0, read.begin, read.length), v.narrow(0, read.begin, read.length)};
     }
@@ -100,7 +100,7 @@ at::Tensor T5DecoderBlock::forward(const at::Tensor& x, const at::Tensor& source
                                    ForwardState& state) const {
   const at::Tensor attended = attention_.forward(x, pass.self_plan, state);
   const at::Tensor crossed =
-      cross_attention_.forward(attended, source, pass.source_segments, pass.segments, pass.cross_plan, state);
+      cross_attention_.forward(attended, source, pass.source_rows, pass.segments, pass.cross_plan, state);
   return feed_forward_.forward(crossed, state);
 }
 

@@ -44,9 +44,8 @@ class T5CrossAttention {
   T5CrossAttention(WeightReader& weights, const BackboneConfig& config, int layer);
   // source (S_total, D), undefined where every segment's cache holds its source's keys and values.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& source,
-                     const std::shared_ptr<const std::vector<Segment>>& source_segments,
-                     const std::vector<Segment>& segments, const std::shared_ptr<const AttentionPlan>& plan,
-                     ForwardState& state) const;
+                     const std::shared_ptr<const SequenceRows>& source_rows, const std::vector<Segment>& segments,
+                     const std::shared_ptr<const AttentionPlan>& plan, ForwardState& state) const;
 
  private:
   const BackboneConfig& config_;
@@ -71,7 +70,7 @@ class T5EncoderBlock {
 struct T5DecoderPass {
   std::shared_ptr<const AttentionPlan> self_plan, cross_plan;
   std::vector<Segment> segments;
-  std::shared_ptr<const std::vector<Segment>> source_segments;  // null without a source
+  std::shared_ptr<const SequenceRows> source_rows;  // null without a source
 };
 
 class T5DecoderBlock {

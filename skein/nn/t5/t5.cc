@@ -20,7 +20,6 @@ T5::T5(WeightReader& weights, const BackboneConfig& config, const ComputeOptions
 }
 
 EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
-  set_segments(state, source.segments);
   const PlanOptions options = plan_options(embedding_, false, 0);
   const auto plan = plan_self_attention(source.segments, options, &*encoder_bias_);
   at::Tensor x = at::embedding(embedding_, source.ids);  // (S_total, D)
@@ -31,20 +30,19 @@ EncodedSource T5::encode(const PackedBatch& source, ForwardState& state) const {
                     return block.forward(inputs[0], plan, block_state);
                   });
   }
-  return EncodedSource{encoder_norm_(x), source.segments, state.rows};
+  return EncodedSource{encoder_norm_(x), state.rows};
 }
 
 at::Tensor T5::forward(const PackedBatch& batch, const EncodedSource* source, ForwardState& state) const {
-  set_segments(state, batch.segments);
   T5DecoderPass pass{.segments = batch.segments};
-  if (source != nullptr) pass.source_segments = std::make_shared<const std::vector<Segment>>(source->segments);
+  if (source != nullptr) pass.source_rows = source->rows;
   const PlanOptions options = plan_options(embedding_, true, 0);
   pass.self_plan = plan_self_attention(batch.segments, options, &*decoder_bias_);
-  pass.cross_plan = plan_cross_attention(batch.segments, source == nullptr ? std::vector<Segment>() : source->segments);
+  pass.cross_plan =
+      plan_cross_attention(batch.segments, source == nullptr ? std::vector<Segment>() : source->rows->segments);
   const at::Tensor hidden = source != nullptr ? source->hidden : at::Tensor();
   at::Tensor x = at::embedding(embedding_, batch.ids);  // (N, D)
-  state.source_rows = source != nullptr ? source->rows : SequenceRows{};
-  state.rows = decoder_rows(batch.segments, x, source != nullptr ? &source->rows : nullptr, state);
+  state.rows = decoder_rows(batch.segments, x, pass.source_rows.get(), state);
   const bool recomputes = checkpoint_blocks_ && !pass.self_plan->has_cache();
   for (const T5DecoderBlock& block : decoder_) {
     x = run_block(recomputes, {x, hidden}, state,

@@ -1,0 +1,13 @@
+# Files of the served page and the API's description, compiled into skein_serve (page_files.cc names them).
+set(skein_served "")
+skein_embed(skein_served ${CMAKE_SOURCE_DIR}/skein/serve/openapi.json openapi kOpenapi)
+skein_embed(skein_served ${CMAKE_CURRENT_LIST_DIR}/index.html served_index_html kIndexHtml)
+skein_embed(skein_served ${CMAKE_CURRENT_LIST_DIR}/style.css served_style_css kStyleCss)
+foreach(module app api chat colours history settings trace)
+  string(SUBSTRING ${module} 0 1 first)
+  string(TOUPPER ${first} first)
+  string(REGEX REPLACE "^." "${first}" capital ${module})
+  skein_embed(skein_served ${CMAKE_CURRENT_LIST_DIR}/${module}.js served_${module}_js k${capital}Js)
+endforeach()
+skein_embed(skein_served ${CMAKE_CURRENT_LIST_DIR}/icon.svg served_icon_svg kIconSvg)
+target_sources(skein_serve PRIVATE ${skein_served})
