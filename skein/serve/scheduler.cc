@@ -250,6 +250,7 @@ void Scheduler::tell(const RowsOfSequence& rows, const PassResult& result, std::
     std::optional<TokenTrace> trace;
     if (traced.trace) trace = traced.trace->of_row(traced.first_row + row, false);
     if (position < sequence.num_prompt_tokens()) {
+      if (!request.score_prompt && !trace) continue;  // the base alone chooses nothing
       told.push_back({.position = position,
                       .token = tokens[static_cast<std::size_t>(position)],
                       .logprobs = std::move(logprobs),
