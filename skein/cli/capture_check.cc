@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "skein/base/concat.h"
+#include "skein/base/median.h"
 #include "skein/cli/model_flags.h"
 #include "skein/cli/result_output.h"
 #include "skein/cli/routing_shares.h"

@@ -138,11 +138,4 @@ std::string own_program() {
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string("skein");
 }
 
-double median(std::vector<double> values) {
-  SKEIN_CHECK(!values.empty());
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 }  // namespace skein

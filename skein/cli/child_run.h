@@ -28,6 +28,4 @@ std::optional<std::string> find_program(const std::string& name);
 // This program's own file.
 std::string own_program();
 
-double median(std::vector<double> values);
-
 }  // namespace skein

@@ -1,5 +1,7 @@
 #include "skein/cli/child_run.h"
 
+#include "skein/base/median.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -9,6 +9,7 @@
 
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
+#include "skein/base/median.h"
 #include "skein/base/thread_pool.h"
 #include "skein/cli/bench_models.h"
 #include "skein/cli/child_run.h"

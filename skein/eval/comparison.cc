@@ -6,6 +6,7 @@
 #include <map>
 
 #include "skein/base/concat.h"
+#include "skein/base/median.h"
 #include "skein/eval/statistics.h"
 
 namespace skein {

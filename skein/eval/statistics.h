@@ -8,8 +8,6 @@
 
 namespace skein {
 
-// Middle value; the mean of the two middle ones. NaN of nothing.
-double median(std::vector<double> values);
 double mean(const std::vector<double>& values);
 
 // 95 % Wilson interval of `hits` out of `count`; (0, 1) for none.

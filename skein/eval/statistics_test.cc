@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "skein/base/concat.h"
+#include "skein/base/median.h"
 #include "skein/io/json.h"
 
 namespace skein {
