@@ -40,8 +40,8 @@ bool has_texts(Env& env, const skein::Library& library) {
   });
 }
 
-// The same backbone, tokenizer and experts, to be changed (change_experts). The base's file is opened again: who owns it
-// cannot be shared.
+// The same backbone, tokenizer and experts, to be changed (change_experts). The base's file is opened again: who owns
+// it cannot be shared.
 LoadedModel on_same_backbone(Env& env, const LoadedModel& model) {
   return LoadedModel{.base = or_throw(open_base_model(env, model.base.path)),
                      .tokenizer = model.tokenizer,
@@ -92,6 +92,8 @@ std::shared_ptr<const ServedModel> ModelPool::make(LoadedModel model, const Mode
 
 std::shared_ptr<const ModelPool::Library> ModelPool::read_library() const {
   if (options_.model.library.empty()) return nullptr;
+  const skein::Library files = or_throw(open_library(env_, options_.model.library));
+  if (files.experts.empty()) return nullptr;  // until one is loaded
   auto library = std::make_shared<Library>();
   library->prototype = on_same_backbone(env_, base_->model);
   ModelOptions options = options_.model;
@@ -99,7 +101,6 @@ std::shared_ptr<const ModelPool::Library> ModelPool::read_library() const {
   options.mixture.clear();
   options.router = default_router("merged");  // needs no gates
   change_experts(env_, library->prototype, options);
-  const skein::Library files = or_throw(open_library(env_, options_.model.library));
   for (const RouterKind& kind : router_kinds()) {
     const std::string name = kind.name;
     if (name == "single" || !has_all(env_, files, kind)) continue;

@@ -102,7 +102,8 @@ class Server {
   Reply post(const std::string& path, const Json& body) { return ask("POST", path, body.dump()); }
   std::vector<std::string> models() {
     std::vector<std::string> ids;
-    for (const Json& model : get("/v1/models").json()["data"]) ids.push_back(model["id"]);
+    const Json answer = get("/v1/models").json();
+    for (const Json& model : answer.at("data")) ids.push_back(model["id"]);
     return ids;
   }
   // Fails the test if it does not come true.
@@ -143,7 +144,7 @@ TEST(Serve, AnswersWhatGenerateWrites) {
   Server server({"--base", pool.base, "--library", pool.library});
   EXPECT_THAT(server.models(), testing::IsSupersetOf({"base", "ab", "skein/phatgoose"}));
   const Json request = {{"model", "skein/phatgoose"},
-                        {"prompt", "ab1\n"},
+                        {"prompt", "ab1"},
                         {"max_tokens", 6},
                         {"temperature", 0},
                         {"router", {{"top_k", 1}}}};
