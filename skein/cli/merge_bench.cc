@@ -3,7 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include <unistd.h>
+#include <optional>
 
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
@@ -13,28 +13,10 @@
 #include "skein/cli/result_output.h"
 #include "skein/cli/text_table.h"
 #include "skein/io/env.h"
+#include "skein/io/temporary_folder.h"
 
 namespace skein {
 namespace {
-
-// A folder of the run's own, removed at its end; or the user's, kept.
-class WorkFolder {
- public:
-  WorkFolder(const std::string& given, const std::string& parent)
-      : path_(given.empty() ? join_path(parent, concat("skein-bench-", ::getpid())) : given), is_kept_(!given.empty()) {
-    or_throw(real_env().make_folders(path_));
-  }
-  WorkFolder(const WorkFolder&) = delete;
-  WorkFolder& operator=(const WorkFolder&) = delete;
-  ~WorkFolder() {
-    if (!is_kept_) (void)real_env().remove_tree(path_);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  bool is_kept_;
-};
 
 struct Measurement {
   Result<Json> (*run)(const MergeBenchOptions&, const std::string& work);
@@ -78,13 +60,15 @@ int run(const MergeBenchOptions& options) {
   if (options.line && !options.against_cp.empty()) {
     throw Failure({"--line and --against-cp are two measurements; give one", ErrorKind::kUsage});
   }
-  const char* temporary = std::getenv("TMPDIR");
-  const std::string parent = !options.against_cp.empty()                  ? options.against_cp
-                             : temporary != nullptr && *temporary != '\0' ? temporary
-                                                                          : "/tmp";
-  const WorkFolder work(options.against_cp.empty() ? options.work : "", parent);
+  std::optional<TemporaryFolder> made;  // or the user's own folder, kept
+  if (!options.against_cp.empty()) or_throw(real_env().make_folders(options.against_cp));
+  if (!options.against_cp.empty() || options.work.empty()) {
+    made.emplace("skein-bench", options.against_cp.empty() ? temporary_root() : options.against_cp);
+  } else {
+    or_throw(real_env().make_folders(options.work));
+  }
   const Measurement measurement = measurement_of(options);
-  const Json rows = or_throw(measurement.run(options, work.path()));
+  const Json rows = or_throw(measurement.run(options, made ? made->path() : options.work));
   if (options.common.json) {
     print_json({{"unit", measurement.unit}, {"threads", num_threads()}, {"rows", rows}});
     return 0;

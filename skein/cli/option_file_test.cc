@@ -5,10 +5,10 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 
 #include "skein/base/result.h"
+#include "skein/io/temporary_folder.h"
 
 namespace skein {
 namespace {
@@ -22,17 +22,14 @@ class OptionFile : public ::testing::Test {
     command_.add_option("--name", name_);
     command_.add_option("--mixture", mixtures_);
     command_.add_flag("--quiet", quiet_);
-    std::string pattern = std::filesystem::temp_directory_path() / "skein-options-XXXXXX";
-    folder_ = mkdtemp(pattern.data());
   }
-  ~OptionFile() override { std::filesystem::remove_all(folder_); }
 
   // The error, or nothing.
   std::string take(const std::string& yaml, const std::string& line = "") {
-    std::ofstream(folder_ + "/o.yml") << yaml;
+    std::ofstream(folder_ / "o.yml") << yaml;
     command_.parse(line, false);
     try {
-      take_options_from_file(command_, folder_ + "/o.yml");
+      take_options_from_file(command_, folder_ / "o.yml");
     } catch (const Failure& failure) {
       EXPECT_EQ(failure.error().kind, ErrorKind::kUsage);
       return failure.what();
@@ -45,7 +42,7 @@ class OptionFile : public ::testing::Test {
   std::string name_ = "default";
   std::vector<std::string> mixtures_;
   bool quiet_ = false;
-  std::string folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(OptionFile, GivesValuesListsAndFlags) {

@@ -2,8 +2,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <unistd.h>
-
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -17,6 +15,7 @@
 #include "skein/cli/text_table.h"
 #include "skein/experts/trainable_lora.h"
 #include "skein/infer/loaded_model.h"
+#include "skein/io/temporary_folder.h"
 #include "skein/spec/example.h"
 #include "skein/train/data_order.h"
 #include "skein/train/mixture_trainer.h"
@@ -268,18 +267,9 @@ void print_tables(const TrainBenchFlags& flags, const std::vector<Row>& rows, co
 int run(const TrainBenchFlags& flags) {
   apply_common_options(flags.common);
   if (!flags.one.empty()) return measure_one(flags);
-  const char* temporary = std::getenv("TMPDIR");
-  const std::string ids = join_path(temporary != nullptr && *temporary != '\0' ? temporary : "/tmp",
-                                    concat("skein-bench-train-", ::getpid(), ".jsonl"));
-  write_ids(flags, ids);
-  std::vector<Row> rows;
-  try {
-    rows = measure_all(flags, ids);
-  } catch (...) {
-    (void)real_env().remove_file(ids);
-    throw;
-  }
-  (void)real_env().remove_file(ids);
+  const TemporaryFolder folder("skein-bench-train");
+  write_ids(flags, folder / "ids.jsonl");
+  const std::vector<Row> rows = measure_all(flags, folder / "ids.jsonl");
   const std::vector<Ratio> ratios = ratios_of(rows);
   if (!flags.common.json) {
     print_tables(flags, rows, ratios);

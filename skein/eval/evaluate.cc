@@ -9,6 +9,7 @@
 #include "skein/base/interrupt.h"
 #include "skein/base/log.h"
 #include "skein/base/progress.h"
+#include "skein/dist/together.h"
 #include "skein/eval/metrics.h"
 #include "skein/eval/statistics.h"
 #include "skein/infer/decode.h"
@@ -112,8 +113,12 @@ class TaskRun {
                                   .prediction = "",
                                   .target = example->target});
     }
-    or_throw(is_alone() ? answer_share() : agree(*options_.comm, answer_share()));
-    if (!is_alone()) exchange();
+    if (is_alone()) {
+      answer_share();
+    } else {
+      together(*options_.comm, [&] { answer_share(); });
+      exchange();
+    }
     if (num_cut_ > 0)
       log_info(concat(result_.task, ": ", num_cut_, " of ", num_done_, " inputs were longer than ", prompt_.max_input,
                       " tokens and lost their end"));
@@ -125,19 +130,14 @@ class TaskRun {
   bool is_alone() const { return options_.comm == nullptr || options_.comm->size() == 1; }
 
   // The examples of this rank: every size-th.
-  Status answer_share() {
+  void answer_share() {
+    const auto first = static_cast<std::size_t>(is_alone() ? 0 : options_.comm->rank());
     const auto step = static_cast<std::size_t>(is_alone() ? 1 : options_.comm->size());
-    try {
-      for (std::size_t i = static_cast<std::size_t>(is_alone() ? 0 : options_.comm->rank()); i < examples_.size();
-           i += step) {
-        add(i);
-        if (rows_ >= options_.max_batch_tokens) flush();
-      }
-      flush();
-    } catch (const Failure& failure) {
-      return failure.error();
+    for (std::size_t i = first; i < examples_.size(); i += step) {
+      add(i);
+      if (rows_ >= options_.max_batch_tokens) flush();
     }
-    return {};
+    flush();
   }
 
   // Every rank gets what the others found.

@@ -6,21 +6,18 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "skein/base/check.h"
 #include "skein/base/concat.h"
 #include "skein/base/result.h"
+#include "skein/io/temporary_folder.h"
 
 namespace skein {
 namespace {
 
-std::string folder_for_pages() {
-  const char* named = std::getenv("TMPDIR");
-  return named != nullptr && *named != '\0' ? named : "/var/tmp";
-}
+std::string folder_for_pages() { return temporary_root("/var/tmp"); }
 
 [[noreturn]] void fail(const std::string& what) {
   throw Failure({concat(folder_for_pages(), ": the pages of experts ", what, ": ", std::strerror(errno),

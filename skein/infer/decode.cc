@@ -110,10 +110,7 @@ class Picker {
  private:
   static std::vector<TokenId> greedy(const at::Tensor& logits) {
     const auto [best, ids] = logits.max(1);  // (n), (n); of equals the first
-    if (best.isnan().any().item<bool>()) {
-      throw Failure(
-          {"the model's logits are NaN; its weights, or an expert's, are damaged or overflow in this --dtype"});
-    }
+    if (best.isnan().any().item<bool>()) refuse_nan_logits();
     const at::Tensor on_cpu = ids.to(at::kCPU).contiguous();
     const auto* values = on_cpu.data_ptr<std::int64_t>();
     return {values, values + on_cpu.numel()};

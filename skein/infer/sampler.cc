@@ -74,6 +74,10 @@ TokenId sample_token(std::span<const float> logits, double temperature, double t
   return last;
 }
 
+void refuse_nan_logits() {
+  throw Failure({"the model's logits are NaN; its weights, or an expert's, are damaged or overflow in this --dtype"});
+}
+
 double uniform_draw(std::uint64_t seed, std::uint64_t counter) {
   const std::uint64_t bits = mixed(mixed(seed + 0x9e3779b97f4a7c15ULL) + (counter + 1) * 0x9e3779b97f4a7c15ULL);
   return static_cast<double>(bits >> 11) * 0x1.0p-53;

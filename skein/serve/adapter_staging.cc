@@ -113,10 +113,6 @@ std::vector<std::string> names_below(int folder) {
   return names;
 }
 
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() > end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 }  // namespace
 
 Status stage_adapter(const std::string& allowed, const std::string& asked, const std::string& staging,
@@ -150,7 +146,7 @@ Status stage_adapter(const std::string& allowed, const std::string& asked, const
   SKEIN_ASSIGN(const Descriptor gates, open_below(folder.get(), "gates", O_DIRECTORY));
   SKEIN_TRY(env.make_folders(join_path(staging, "gates")));
   for (const std::string& name : names_below(gates.get())) {
-    if (!ends_with(name, ".safetensors")) continue;
+    if (name == ".safetensors" || !name.ends_with(".safetensors")) continue;
     SKEIN_TRY(copy_file(gates.get(), name, join_path(join_path(staging, "gates"), name), limits));
   }
   return {};

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "skein/io/env.h"
+#include "skein/io/temporary_folder.h"
 
 namespace skein {
 namespace {
@@ -19,8 +20,6 @@ using ::testing::HasSubstr;
 class StageAdapter : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = fs::temp_directory_path() / "skein-staging-XXXXXX";
-    root_ = mkdtemp(pattern.data());
     fs::create_directories(allowed() + "/good/gates");
     put("allowed/good/adapter_config.json", "{}");
     put("allowed/good/adapter_model.safetensors", "tensors");
@@ -28,7 +27,6 @@ class StageAdapter : public ::testing::Test {
     put("allowed/good/gates/phatgoose.safetensors", "gates");
     put("secret/adapter_config.json", "secret");
   }
-  void TearDown() override { fs::remove_all(root_); }
 
   std::string allowed() const { return root_ + "/allowed"; }
   std::string staging() const { return root_ + "/staging"; }
@@ -42,7 +40,8 @@ class StageAdapter : public ::testing::Test {
     return staged.ok() ? "accepted" : staged.error().message;
   }
 
-  std::string root_;
+  const TemporaryFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 TEST_F(StageAdapter, CopiesTheFilesOfAnAdapterAndNoPickle) {

@@ -40,19 +40,6 @@ bool has_texts(Env& env, const skein::Library& library) {
   });
 }
 
-// The same backbone, tokenizer and experts, to be changed (change_experts). The base's file is opened again: who owns
-// it cannot be shared.
-LoadedModel on_same_backbone(Env& env, const LoadedModel& model) {
-  return LoadedModel{.base = or_throw(open_base_model(env, model.base.path)),
-                     .tokenizer = model.tokenizer,
-                     .backbone = model.backbone,
-                     .bank = model.bank,
-                     .bank_identity = model.bank_identity,
-                     .filler = model.filler,
-                     .expert_names = model.expert_names,
-                     .hints = model.hints};
-}
-
 }  // namespace
 
 // The library as it was when it was last read.
@@ -70,7 +57,7 @@ ModelPool::ModelPool(Env& env, const EngineOptions& options) : env_(env), option
   for (const std::string& folder : options_.mixtures) {
     ModelOptions with_mixture = base;
     with_mixture.mixture = folder;
-    LoadedModel model = on_same_backbone(env_, base_->model);
+    LoadedModel model = base_->model;
     change_experts(env_, model, with_mixture);
     const std::string name = base_name(folder);
     if (!mixtures_.emplace(name, make(std::move(model), with_mixture)).second) {
@@ -95,7 +82,7 @@ std::shared_ptr<const ModelPool::Library> ModelPool::read_library() const {
   const skein::Library files = or_throw(open_library(env_, options_.model.library));
   if (files.experts.empty()) return nullptr;  // until one is loaded
   auto library = std::make_shared<Library>();
-  library->prototype = on_same_backbone(env_, base_->model);
+  library->prototype = base_->model;
   ModelOptions options = options_.model;
   options.adapter.clear();
   options.mixture.clear();
@@ -143,7 +130,7 @@ std::shared_ptr<const ServedModel> ModelPool::resolve(const ModelChoice& choice)
     recent_.splice(recent_.begin(), recent_, found);
     return recent_.front().second;
   }
-  LoadedModel model = on_same_backbone(env_, library_->prototype);
+  LoadedModel model = library_->prototype;
   change_experts(env_, model, options);
   recent_.emplace_front(key, make(std::move(model), options));
   if (recent_.size() > kRecent) recent_.pop_back();

@@ -1,9 +1,6 @@
 #include "skein/serve/served_pool.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "skein/base/concat.h"
 #include "skein/serve/adapter_staging.h"
@@ -54,14 +51,9 @@ std::unique_lock<std::mutex> lock_or_refuse(std::mutex& mutex) {
 ServedPool::ServedPool(Env& env, ServedPoolOptions options)
     : env_(env), options_(std::move(options)), library_(options_.library) {
   const bool needs_temporary = library_.empty() && (!options_.adapters.empty() || loads_adapters());
-  if (needs_temporary || loads_adapters()) {
-    const char* root = std::getenv("TMPDIR");
-    std::string pattern = concat(root != nullptr && *root != '\0' ? root : "/tmp", "/skein-serve-XXXXXX");
-    if (mkdtemp(pattern.data()) == nullptr) throw Failure({concat("no temporary folder ", pattern, " can be made")});
-    temporary_ = pattern;
-  }
+  if (needs_temporary || loads_adapters()) temporary_.emplace("skein-serve");
   if (needs_temporary) {
-    library_ = join_path(temporary_, "library");
+    library_ = *temporary_ / "library";
     const BaseModel base = or_throw(open_base_model(env_, options_.base));
     Library library = or_throw(create_library(env_, library_, base));
     for (const std::string& adapter : options_.adapters) {
@@ -69,10 +61,6 @@ ServedPool::ServedPool(Env& env, ServedPoolOptions options)
     }
   }
   stamp_ = stamp();
-}
-
-ServedPool::~ServedPool() {
-  if (!temporary_.empty()) static_cast<void>(env_.remove_tree(temporary_).ok());
 }
 
 std::string ServedPool::stamp() const {
@@ -94,7 +82,7 @@ void ServedPool::load(Engine& engine, const AdapterRequest& request) {
                       .code = "adapter_already_loaded",
                       .param = "lora_name"});
   }
-  const std::string staging = join_path(temporary_, "staging");
+  const std::string staging = *temporary_ / "staging";
   or_refuse(env_.remove_tree(staging), "storage_unavailable", "");
   or_refuse(stage_adapter(options_.adapter_folder, request.path, staging), "path_forbidden", "lora_path");
   const auto base = or_refuse(open_base_model(env_, options_.base), "storage_unavailable", "");

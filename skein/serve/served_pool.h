@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "skein/io/env.h"
+#include "skein/io/temporary_folder.h"
 #include "skein/serve/api_requests.h"
 #include "skein/serve/engine.h"
 
@@ -25,9 +27,8 @@ struct ServedPoolOptions {
 // Thread-safe. One change at a time: a second one is refused with 429.
 class ServedPool {
  public:
-  // Makes the temporary library. Throws Failure.
+  // Makes the temporary library, which goes with this object. Throws Failure.
   ServedPool(Env& env, ServedPoolOptions options);
-  ~ServedPool();  // removes it
 
   const std::string& library() const { return library_; }  // empty: the base alone
   bool loads_adapters() const { return !options_.adapter_folder.empty(); }
@@ -47,7 +48,8 @@ class ServedPool {
 
   Env& env_;
   const ServedPoolOptions options_;
-  std::string library_, temporary_;
+  std::optional<TemporaryFolder> temporary_;
+  std::string library_;
   std::mutex mutex_;
   std::set<std::string> loaded_;
   std::string stamp_;

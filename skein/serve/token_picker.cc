@@ -12,10 +12,6 @@
 namespace skein {
 namespace {
 
-[[noreturn]] void fail_nan() {
-  throw Failure({"the model's logits are NaN; its weights, or an expert's, are damaged or overflow in this --dtype"});
-}
-
 // The largest, in four chains that do not wait for each other.
 float largest_of(std::span<const float> logits) {
   std::array<float, 4> most;
@@ -32,7 +28,7 @@ float largest_of(std::span<const float> logits) {
     most[0] = std::max(most[0], logits[i]);
     is_nan[0] |= logits[i] != logits[i];
   }
-  if (std::accumulate(is_nan.begin(), is_nan.end(), 0) != 0) fail_nan();
+  if (std::accumulate(is_nan.begin(), is_nan.end(), 0) != 0) refuse_nan_logits();
   return *std::max_element(most.begin(), most.end());
 }
 

@@ -14,7 +14,7 @@ namespace skein {
 struct BaseModel {
   std::string path;
   BackboneConfig config;
-  std::unique_ptr<Checkpoint> weights;  // Hugging Face names and row order, whatever the file
+  std::shared_ptr<const Checkpoint> weights;  // Hugging Face names and row order, whatever the file; copies share it
 };
 
 // Opens and checks: every tensor of tensor_names(config) is there with its shape (a tied head may be absent; a prefix

@@ -36,17 +36,6 @@ std::optional<DType> plain_type(GgmlType type) {
   }
 }
 
-// llama.cpp's converter stores row 2 i + s of a head for Hugging Face's row s Dh / 2 + i (interleaved against split
-// rotary pairs).
-std::int64_t stored_row(const Entry& entry, std::int64_t row) {
-  if (entry.permuted_heads == 0) return row;
-  const std::int64_t d_head = entry.rows / entry.permuted_heads;
-  const std::int64_t head_begin = row / d_head * d_head;
-  const std::int64_t within = row - head_begin;
-  const std::int64_t half = d_head / 2;
-  return head_begin + 2 * (within % half) + within / half;
-}
-
 class GgufCheckpoint : public Checkpoint {
  public:
   static Result<std::unique_ptr<Checkpoint>> make(std::unique_ptr<GgufFile> file, const BackboneConfig& config) {
@@ -122,7 +111,7 @@ class GgufCheckpoint : public Checkpoint {
       dequantize_rows(*entry.tensor, begin, end, out);
     } else {
       for (std::int64_t row = begin; row < end; ++row) {
-        const std::int64_t stored = stored_row(entry, row);
+        const std::int64_t stored = permuted_row(row, entry.rows, entry.permuted_heads);
         dequantize_rows(*entry.tensor, stored, stored + 1, out + (row - begin) * entry.columns);
       }
     }

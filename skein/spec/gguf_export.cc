@@ -77,13 +77,12 @@ Status add_config(const BackboneConfig& config, GgmlType type, GgufMetadata& met
   return {};
 }
 
-// Rows from Hugging Face's order to llama.cpp's: row s Dh/2 + i of a head becomes row 2 i + s.
+// Rows from Hugging Face's order to llama.cpp's.
 void permute_rows(std::vector<std::byte>& bytes, std::int64_t num_rows, std::int64_t num_heads) {
-  const std::int64_t row_bytes = static_cast<std::int64_t>(bytes.size()) / num_rows, half = num_rows / num_heads / 2;
+  const std::int64_t row_bytes = static_cast<std::int64_t>(bytes.size()) / num_rows;
   std::vector<std::byte> out(bytes.size());
   for (std::int64_t row = 0; row < num_rows; ++row) {
-    const std::int64_t head_begin = row / (2 * half) * 2 * half, within = row - head_begin;
-    const std::int64_t stored = head_begin + 2 * (within % half) + within / half;
+    const std::int64_t stored = permuted_row(row, num_rows, num_heads);
     std::memcpy(out.data() + stored * row_bytes, bytes.data() + row * row_bytes, static_cast<std::size_t>(row_bytes));
   }
   bytes.swap(out);

@@ -130,6 +130,14 @@ int layer_of(const std::string& module, bool t5) {
 
 }  // namespace
 
+std::int64_t permuted_row(std::int64_t row, std::int64_t num_rows, std::int64_t num_heads) {
+  const std::int64_t d_head = num_rows / num_heads;
+  const std::int64_t head_begin = row / d_head * d_head;
+  const std::int64_t within = row - head_begin;
+  const std::int64_t half = d_head / 2;
+  return head_begin + 2 * (within % half) + within / half;
+}
+
 std::vector<TensorName> tensor_names(const BackboneConfig& config) {
   std::vector<TensorName> names;
   NameList list(names);

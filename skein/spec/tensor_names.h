@@ -21,6 +21,10 @@ struct TensorName {
   std::int64_t permuted_heads = 0;
 };
 
+// Where llama.cpp's converter puts row `row` of such a matrix: Hugging Face's row s Dh / 2 + i of a head becomes row
+// 2 i + s (interleaved against split rotary pairs).
+std::int64_t permuted_row(std::int64_t row, std::int64_t num_rows, std::int64_t num_heads);
+
 // All tensors of a model of this config, in forward order.
 std::vector<TensorName> tensor_names(const BackboneConfig& config);
 

@@ -1,7 +1,5 @@
 #include "skein/train/ranks.h"
 
-#include <new>
-
 #include <ATen/ops/empty.h>
 
 #include "skein/base/check.h"
@@ -36,31 +34,6 @@ std::span<float> values_of(const at::Tensor& flat) {
 }
 
 }  // namespace
-
-Status attempt(const std::function<void()>& work) {
-  try {
-    work();
-    return {};
-  } catch (const Failure& failure) {
-    return failure.error();
-  } catch (const std::bad_alloc&) {
-    return Error{"out of memory; use less: a smaller batch, --micro-batch, --max-input, --dtype bf16 or --recompute"};
-  } catch (const std::exception& error) {
-    const std::string text = error.what();
-    return Error{text.substr(0, text.find('\n'))};  // libtorch appends a stack trace
-  }
-}
-
-void together(Comm& comm, const std::function<void()>& work) {
-  if (comm.size() == 1) return work();
-  or_throw(agree(comm, attempt(work)));
-}
-
-void on_root(Comm& comm, const std::function<void()>& work) {
-  together(comm, [&] {
-    if (is_root(comm)) work();
-  });
-}
 
 Share share_of(const Comm& comm, std::int64_t count) {
   const std::int64_t rank = comm.rank(), size = comm.size();

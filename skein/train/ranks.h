@@ -1,26 +1,15 @@
-// Data-parallel training: what the ranks of a job do alike, and what rank 0 does for all. On one rank nothing is sent.
+// Data-parallel training: how its work and its tensors go over the ranks of a job. On one rank nothing is sent.
 //
-// Every function is collective: each rank calls it, in the same order. A failure of one rank becomes everyone's, so
-// that none waits for one that has gone.
+// Every function but share_of is collective: each rank calls it, in the same order.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
-#include "skein/base/result.h"
-#include "skein/dist/comm.h"
+#include "skein/dist/together.h"
 
 namespace skein {
-
-inline bool is_root(const Comm& comm) { return comm.rank() == 0; }
-// Every rank works. Throws Failure on all if one failed: the lowest one's, its rank named.
-void together(Comm& comm, const std::function<void()>& work);
-// The first half of that: what work throws, as a Status. Not collective.
-Status attempt(const std::function<void()>& work);
-// Rank 0 works: reading and writing of states, logs and results. Throws on all if it failed.
-void on_root(Comm& comm, const std::function<void()>& work);
 
 // Which of `count` items in order are this rank's: a range, all ranks' sizes within one of each other.
 struct Share {

@@ -100,12 +100,6 @@ Outcome RunningSkein::wait() {
   return {code_of(*status_), read_file(out_path_), read_file(err_path_)};
 }
 
-TemporaryFolder::TemporaryFolder() {
-  path_ = fs::temp_directory_path() / "skein_test_XXXXXX";
-  EXPECT_NE(mkdtemp(path_.data()), nullptr);
-}
-TemporaryFolder::~TemporaryFolder() { fs::remove_all(path_); }
-
 std::string read_file(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(stream), {}};

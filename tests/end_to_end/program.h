@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "skein/io/json.h"
+#include "skein/io/temporary_folder.h"
 
 namespace skein {
 
@@ -38,18 +39,6 @@ class RunningSkein {
   pid_t pid_ = -1;
   std::string out_path_, err_path_;
   std::optional<int> status_;
-};
-
-// A folder of its own per test, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 std::string read_file(const std::string& path);  // empty if absent
