@@ -15,10 +15,6 @@ namespace {
 
 constexpr std::int64_t kCacheLine = 64;
 
-// Of a pass over few rows too: their pairs and the panels of B are shared out among the threads, not the rows, so that
-// a single token keeps all of them busy and no expert is read twice.
-constexpr std::int64_t kBlockRows = 512;  // keeps the middle within the second-level cache
-
 // One part's room for a block of rows.
 struct PartWork {
   std::vector<std::int64_t> begin, end;    // of each expert's segment of pairs (E)
@@ -145,39 +141,51 @@ void visit_range(std::size_t num_parts, std::int64_t first, std::int64_t last, c
   }
 }
 
+// Of a pass over few rows too the pairs and the panels of B are shared out among the threads, not the rows, so that a
+// single token keeps all of them busy and no expert is read twice.
 template <typename T>
-void apply_packed(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const at::Tensor& x) {
-  static thread_local std::vector<PartWork> own_room;
-  std::vector<PartWork>& work = own_room;  // the other threads are to use this one's
+void shrink_parts(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const at::Tensor& x,
+                  const Block& block, std::vector<PartWork>& work) {
   if (work.size() < parts.size()) work.resize(parts.size());
-  for (std::int64_t at = 0; at < x.size(0); at += kBlockRows) {
-    const Block block{at, std::min(x.size(0), at + kBlockRows)};
-    const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
-    std::int64_t pairs = 0, panels = 0;
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      group_by_expert(*parts[i].slot, parts[i].mixture, block, work[i]);
-      gather_by_row<T>(*parts[i].slot, block.num_rows(), work[i]);
-      pairs += static_cast<std::int64_t>(work[i].rows.size());
-      panels += num_panels(*parts[i].slot);
-    }
-    if (pairs == 0) continue;
-    at::parallel_for(0, pairs, 1, [&](std::int64_t first, std::int64_t last) {
-      visit_range(
-          parts.size(), first, last, [&](std::size_t i) { return static_cast<std::int64_t>(work[i].rows.size()); },
-          [&](std::size_t i, std::int64_t begin, std::int64_t end) {
-            shrink_pairs(kernels, *parts[i].slot, x_rows, x.stride(0), begin, end, work[i]);
-          });
+  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
+  const auto pairs_of = [&](std::size_t i) { return static_cast<std::int64_t>(work[i].rows.size()); };
+  std::int64_t pairs = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    group_by_expert(*parts[i].slot, parts[i].mixture, block, work[i]);
+    gather_by_row<T>(*parts[i].slot, block.num_rows(), work[i]);
+    pairs += pairs_of(i);
+  }
+  at::parallel_for(0, pairs, 1, [&](std::int64_t first, std::int64_t last) {
+    visit_range(parts.size(), first, last, pairs_of, [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+      shrink_pairs(kernels, *parts[i].slot, x_rows, x.stride(0), begin, end, work[i]);
     });
-    at::parallel_for(0, panels, 1, [&](std::int64_t first, std::int64_t last) {
-      visit_range(
-          parts.size(), first, last, [&](std::size_t i) { return num_panels(*parts[i].slot); },
-          [&](std::size_t i, std::int64_t begin, std::int64_t end) {
-            const at::Tensor& y = parts[i].y;
-            expand_panels(kernels, *parts[i].slot, block.num_rows(),
-                          static_cast<T*>(y.mutable_data_ptr()) + block.begin * y.stride(0), y.stride(0), begin, end,
-                          work[i]);
-          });
+  });
+}
+
+// ys: of the parts, all rows.
+template <typename T>
+void expand_parts(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const std::vector<at::Tensor>& ys,
+                  const Block& block, const std::vector<PartWork>& work) {
+  const auto panels_of = [&](std::size_t i) { return work[i].rows.empty() ? 0 : num_panels(*parts[i].slot); };
+  std::int64_t panels = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) panels += panels_of(i);
+  at::parallel_for(0, panels, 1, [&](std::int64_t first, std::int64_t last) {
+    visit_range(parts.size(), first, last, panels_of, [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+      expand_panels(kernels, *parts[i].slot, block.num_rows(),
+                    static_cast<T*>(ys[i].mutable_data_ptr()) + block.begin * ys[i].stride(0), ys[i].stride(0), begin,
+                    end, work[i]);
     });
+  });
+}
+
+// step(kernels) with the kernels of x's type.
+template <class Step>
+void with_kernels(c10::ScalarType dtype, const Step& step) {
+  if (dtype == at::kBFloat16) {
+    step(lora_kernels_bf16());
+  } else {
+    SKEIN_CHECK(dtype == at::kFloat);
+    step(lora_kernels_f32());
   }
 }
 
@@ -194,17 +202,58 @@ at::Tensor with_mixture_by_expert(const BankSlot& slot, const at::Tensor& weight
   return y;
 }
 
-void check_shapes(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+void check_inputs(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x) {
   SKEIN_CHECK(x.dim() == 2 && x.size(1) == slot.d_in() && x.stride(1) == 1);
+  SKEIN_CHECK(mixture.ids.sizes() == mixture.weights.sizes() && mixture.ids.size(0) == x.size(0));
+}
+
+void check_outputs(const BankSlot& slot, const at::Tensor& x, const at::Tensor& y) {
   SKEIN_CHECK(y.dim() == 2 && y.size(1) == slot.d_out() && y.size(0) == x.size(0));
   SKEIN_CHECK(y.stride(1) == 1 && y.scalar_type() == x.scalar_type());
-  SKEIN_CHECK(mixture.ids.sizes() == mixture.weights.sizes() && mixture.ids.size(0) == x.size(0));
+}
+
+void check_shapes(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {
+  check_inputs(slot, mixture, x);
+  check_outputs(slot, x, y);
 }
 
 }  // namespace
 
+struct MixtureProduct::Room {
+  std::vector<MixedPart> parts;
+  std::vector<PartWork> work;
+  at::Tensor x;
+};
+
+MixtureProduct::MixtureProduct() : room_(std::make_unique<Room>()) {}
+MixtureProduct::~MixtureProduct() = default;
+
+void MixtureProduct::shrink(std::vector<MixedPart> parts, const at::Tensor& x) {
+  SKEIN_CHECK(x.size(0) <= kMaxRows);
+  for (MixedPart& part : parts) {
+    SKEIN_CHECK(part.slot->on_cpu());
+    check_inputs(*part.slot, part.mixture, x);
+    part.mixture = {part.mixture.ids.contiguous(), part.mixture.weights.contiguous()};
+  }
+  room_->parts = std::move(parts);
+  room_->x = x;
+  with_kernels(x.scalar_type(), [&](const auto& kernels) {
+    shrink_parts(kernels, room_->parts, x, {0, x.size(0)}, room_->work);
+  });
+}
+
+void MixtureProduct::expand(const std::vector<at::Tensor>& ys) {
+  SKEIN_CHECK(ys.size() == room_->parts.size());
+  const at::Tensor x = std::move(room_->x);
+  for (std::size_t i = 0; i < ys.size(); ++i) check_outputs(*room_->parts[i].slot, x, ys[i]);
+  with_kernels(x.scalar_type(), [&](const auto& kernels) {
+    expand_parts(kernels, room_->parts, ys, {0, x.size(0)}, room_->work);
+  });
+}
+
 void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x) {
   std::vector<MixedPart> present;
+  std::vector<at::Tensor> ys;
   for (const MixedPart& part : parts) {
     check_shapes(*part.slot, part.mixture, x, part.y);
     if (part.slot->empty() || x.size(0) == 0) continue;
@@ -214,14 +263,18 @@ void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x) {
     }
     present.push_back(part);
     present.back().mixture = {part.mixture.ids.contiguous(), part.mixture.weights.contiguous()};
+    ys.push_back(part.y);
   }
   if (present.empty()) return;
-  if (x.scalar_type() == at::kBFloat16) {
-    apply_packed(lora_kernels_bf16(), present, x);
-  } else {
-    SKEIN_CHECK(x.scalar_type() == at::kFloat);
-    apply_packed(lora_kernels_f32(), present, x);
-  }
+  static thread_local std::vector<PartWork> own_room;
+  std::vector<PartWork>& work = own_room;  // the other threads are to use this one's
+  with_kernels(x.scalar_type(), [&](const auto& kernels) {
+    for (std::int64_t at = 0; at < x.size(0); at += MixtureProduct::kMaxRows) {
+      const Block block{at, std::min(x.size(0), at + MixtureProduct::kMaxRows)};
+      shrink_parts(kernels, present, x, block, work);
+      expand_parts(kernels, present, ys, block, work);
+    }
+  });
 }
 
 void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {

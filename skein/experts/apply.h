@@ -2,6 +2,8 @@
 // How the CPU's kernel works and what it costs: docs/design/routing-kernel.md.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +26,23 @@ struct MixedPart {
   at::Tensor y;  // (N, D_out) of the slot
 };
 void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x);
+
+// apply_mixtures() in two steps, for callers that have x before they have y: shrink() reads x and leaves every part's
+// middle values here, expand() adds what they come to. One caller at a time; the room is kept from call to call.
+class MixtureProduct {
+ public:
+  static constexpr std::int64_t kMaxRows = 512;  // keeps the middle within the second-level cache
+  MixtureProduct();
+  ~MixtureProduct();
+  // Up to kMaxRows rows on the CPU; parts[i].y is not looked at.
+  void shrink(std::vector<MixedPart> parts, const at::Tensor& x);
+  // ys: of each part of shrink(), (N, D_out).
+  void expand(const std::vector<at::Tensor>& ys);
+
+ private:
+  struct Room;
+  std::unique_ptr<Room> room_;
+};
 
 // The same as two products with all experts, the middle masked by the weights: y + ..., differentiable in x, y and the
 // weights, any device, no device synchronisation while the bank is finite. Costs E/k times the arithmetic.

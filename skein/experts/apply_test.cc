@@ -160,9 +160,19 @@ TEST_P(ApplyMixture, PartsSideBySideAreThePartsOneByOneBitForBit) {
       expected.push_back(y);
     }
     at::set_num_threads(3);
+    std::vector<at::Tensor> in_two_steps;
+    for (const MixedPart& part : parts) in_two_steps.push_back(part.y.clone());
+    if (num_rows <= MixtureProduct::kMaxRows) {
+      MixtureProduct product;
+      product.shrink(parts, x);
+      product.expand(in_two_steps);
+    }
     apply_mixtures(parts, x);
     at::set_num_threads(threads);
-    for (int s = 0; s < 3; ++s) EXPECT_TRUE(at::equal(parts[s].y, expected[s])) << num_rows << " rows, part " << s;
+    for (int s = 0; s < 3; ++s) {
+      EXPECT_TRUE(at::equal(parts[s].y, expected[s])) << num_rows << " rows, part " << s;
+      if (num_rows <= MixtureProduct::kMaxRows) EXPECT_TRUE(at::equal(in_two_steps[s], expected[s])) << "part " << s;
+    }
   }
 }
 

@@ -1,5 +1,7 @@
 #include "skein/nn/linear.h"
 
+#include <atomic>
+
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -18,16 +20,31 @@ const T* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
 }
 
+// The calling thread begins with `beside`; body(first, last) over pieces of [0, size) goes to whoever is free.
+template <class Body>
+void share_out_beside(const std::function<void()>& beside, std::int64_t size, std::int64_t grain, const Body& body) {
+  const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const std::int64_t piece = std::max(grain, size / (threads * 8) + 1);
+  std::atomic<std::int64_t> next = 0;
+  at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t) {
+    if (first == 0) beside();
+    for (std::int64_t at = next.fetch_add(piece); at < size; at = next.fetch_add(piece)) {
+      body(at, std::min(size, at + piece));
+    }
+  });
+}
+
 // x W^T + b with the project's own kernel: as fast as the vendors' where rows are many, at the speed of memory where
 // they are few, and the same bits for a row whatever stands beside it.
-at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                    const std::function<void()>& beside = nullptr) {
   const at::Tensor x = with_plain_rows(input);
   const std::int64_t num_rows = x.size(0), depth = x.size(1), outputs = weight.size(0);
   at::Tensor y = at::empty({num_rows, outputs}, x.options());
   // Each thread takes a range of outputs: it reads its part of the weights once, and all of x.
   const std::int64_t grain =
       std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, depth * 4 * std::min<std::int64_t>(num_rows, 8)));
-  at::parallel_for(0, (outputs + 3) / 4, grain, [&](std::int64_t first, std::int64_t last) {
+  const auto product = [&](std::int64_t first, std::int64_t last) {
     const RowDots shape{num_rows, depth, x.stride(0), y.stride(0)};
     const std::int64_t begin = 4 * first, end = std::min(4 * last, outputs);
     if (x.scalar_type() == c10::ScalarType::Float) {
@@ -37,7 +54,12 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
       row_dots_bf16(shape, data_or_null<std::uint16_t>(x), data_or_null<std::uint16_t>(weight),
                     data_or_null<std::uint16_t>(bias), static_cast<std::uint16_t*>(y.mutable_data_ptr()), begin, end);
     }
-  });
+  };
+  if (beside) {
+    share_out_beside(beside, (outputs + 3) / 4, grain, product);
+  } else {
+    at::parallel_for(0, (outputs + 3) / 4, grain, product);
+  }
   return y;
 }
 
@@ -76,6 +98,19 @@ class FrozenProduct : public torch::autograd::Function<FrozenProduct> {
     return {at::mm(grads[0], ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
   }
 };
+
+bool takes_own_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const bool thawed = weight.requires_grad() || (bias.defined() && bias.requires_grad());  // train/thaw.h
+  return !thawed && has_kernels(x) && x.scalar_type() == weight.scalar_type() && x.dim() == 2 && weight.is_contiguous();
+}
+
+// y (N, sum of D_out), part by part.
+std::vector<at::Tensor> outputs_of(const LinearGroup& group, const at::Tensor& y) {
+  if (group.parts.size() == 1) return {y};
+  std::vector<std::int64_t> widths;
+  for (const FrozenLinear& part : group.parts) widths.push_back(part.weight.size(0));
+  return at::split_with_sizes(y, widths, 1);  // its gradient is one concatenation; narrow()'s would fill y twice
+}
 
 }  // namespace
 
@@ -130,10 +165,16 @@ std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor&
   const bool keeps_bits = group.quantised && at::GradMode::is_enabled() && x.requires_grad();
   const at::Tensor y =
       keeps_bits ? QuantisedProduct::apply(x, group) : frozen_linear(x, numbers_of(group, x.scalar_type()), group.bias);
-  if (group.parts.size() == 1) return {y};
-  std::vector<std::int64_t> widths;
-  for (const FrozenLinear& part : group.parts) widths.push_back(part.weight.size(0));
-  return at::split_with_sizes(y, widths, 1);  // its gradient is one concatenation; narrow()'s would fill y twice
+  return outputs_of(group, y);
+}
+
+std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x,
+                                     const std::function<void()>& beside) {
+  if (group.quantised || !takes_own_product(x, group.weight, group.bias) || at::GradMode::is_enabled()) {
+    beside();
+    return apply_frozen(group, x);
+  }
+  return outputs_of(group, dot_rows(x, group.weight, group.bias, beside));
 }
 
 at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tensor>& grads) {
@@ -157,10 +198,7 @@ at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tenso
 }
 
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const bool thawed = weight.requires_grad() || (bias.defined() && bias.requires_grad());  // train/thaw.h
-  if (thawed || !has_kernels(x) || x.scalar_type() != weight.scalar_type() || x.dim() != 2 || !weight.is_contiguous()) {
-    return at::linear(x, weight, bias);
-  }
+  if (!takes_own_product(x, weight, bias)) return at::linear(x, weight, bias);
   const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
   return needs_grad ? FrozenProduct::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt)
                     : dot_rows(x, weight, bias);

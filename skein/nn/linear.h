@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -35,6 +36,10 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
 void quantise(LinearGroup& group, int bits);
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
+// The same, and `beside()` once: by the calling thread while the others begin the product, which it then joins. For
+// work that is short, needs x alone and would keep one thread busy; whoever shares it out inside gets one thread.
+std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x,
+                                     const std::function<void()>& beside);
 // The gradient of x from those of apply_frozen's outputs (undefined: none); undefined if there is none at all.
 at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tensor>& grads);
 // x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). A gradient for weight and bias

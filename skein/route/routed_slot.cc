@@ -1,5 +1,7 @@
 #include "skein/route/routed_slot.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -28,8 +30,44 @@ bool RoutedSlots::scales_input(int slot_idx) const {
 }
 
 std::vector<at::Tensor> RoutedSlots::forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const {
+  if (fits_beside(group, x)) return forward_beside(group, x, state);
   std::vector<at::Tensor> outputs = apply_frozen(group, product_input(group, x, state));
   add_experts(group, x, outputs, state);
+  return outputs;
+}
+
+bool RoutedSlots::fits_beside(const LinearGroup& group, const at::Tensor& x) const {
+  constexpr std::int64_t kFewRows = 32;  // more, and every thread has rows of its own to route
+  const auto has_vectors = [&](const FrozenLinear& part) {
+    return part.slot_idx >= 0 && bank_->slot(part.slot_idx).shifts().defined();
+  };
+  return x.is_cpu() && x.size(0) > 0 && x.size(0) <= kFewRows && !at::GradMode::is_enabled() &&
+         router_->use().mixing == RouterUse::Mixing::kOutputs &&
+         std::none_of(group.parts.begin(), group.parts.end(), has_vectors);
+}
+
+// The choice and the first half of the sparse product need x alone: decoding, one thread sees to them while the others
+// begin to stream the base's weights.
+std::vector<at::Tensor> RoutedSlots::forward_beside(const LinearGroup& group, const at::Tensor& x,
+                                                    ForwardState& state) const {
+  static thread_local MixtureProduct product;
+  std::vector<int> slot_idxs;
+  std::vector<std::size_t> places;
+  attached_parts(group, slot_idxs, places);
+  if (slot_idxs.empty()) return apply_frozen(group, x);
+  std::vector<Mixture> mixtures;
+  std::vector<at::Tensor> outputs = apply_frozen(group, x, [&] {
+    mixtures = choose_mixtures(*router_, *bank_, slot_idxs, x, state);
+    std::vector<MixedPart> parts;
+    for (std::size_t i = 0; i < slot_idxs.size(); ++i) parts.push_back({&bank_->slot(slot_idxs[i]), mixtures[i], {}});
+    product.shrink(std::move(parts), x);
+  });
+  std::vector<at::Tensor> attached;
+  for (const std::size_t place : places) attached.push_back(outputs[place]);
+  product.expand(attached);
+  if (auto* record = dynamic_cast<RoutingRecord*>(state.memory.get())) {
+    for (std::size_t i = 0; i < slot_idxs.size(); ++i) record->mixtures[slot_idxs[i]].push_back(mixtures[i]);
+  }
   return outputs;
 }
 
@@ -41,16 +79,22 @@ at::Tensor RoutedSlots::product_input(const LinearGroup& group, const at::Tensor
   return with_vectors(x, bank_->slot(slot_idx).shifts(), choose_mixtures(*router_, *bank_, {slot_idx}, x, state)[0]);
 }
 
-void RoutedSlots::add_experts(const LinearGroup& group, const at::Tensor& x, std::vector<at::Tensor>& outputs,
-                              ForwardState& state) const {
-  std::vector<int> slot_idxs;       // of the parts where any expert attaches
-  std::vector<std::size_t> places;  // of those among the parts
+// slot_idxs: of the parts where any expert attaches; places: of those among the parts.
+void RoutedSlots::attached_parts(const LinearGroup& group, std::vector<int>& slot_idxs,
+                                 std::vector<std::size_t>& places) const {
   for (std::size_t i = 0; i < group.parts.size(); ++i) {
     const int s = group.parts[i].slot_idx;
     if (s < 0 || !bank_->slot(s).attaches_any()) continue;
     slot_idxs.push_back(s);
     places.push_back(i);
   }
+}
+
+void RoutedSlots::add_experts(const LinearGroup& group, const at::Tensor& x, std::vector<at::Tensor>& outputs,
+                              ForwardState& state) const {
+  std::vector<int> slot_idxs;
+  std::vector<std::size_t> places;
+  attached_parts(group, slot_idxs, places);
   if (slot_idxs.empty()) return;
   const std::vector<Mixture> mixtures = choose_mixtures(*router_, *bank_, slot_idxs, x, state);
   const bool with_gradient = at::GradMode::is_enabled() && x.requires_grad();

@@ -32,6 +32,10 @@ class RoutedSlots : public SlotFiller {
 
  private:
   bool scales_input(int slot_idx) const;
+  void attached_parts(const LinearGroup& group, std::vector<int>& slot_idxs, std::vector<std::size_t>& places) const;
+  // Few rows, no gradient, LoRAs alone: the routers' work can go on beside the base's product.
+  bool fits_beside(const LinearGroup& group, const at::Tensor& x) const;
+  std::vector<at::Tensor> forward_beside(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const;
 
   std::shared_ptr<const ExpertBank> bank_;
   std::shared_ptr<const Router> router_;
