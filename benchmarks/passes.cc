@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "benchmarks/timing.h"
+#include "skein/infer/decode.h"
 
 namespace skein {
 namespace {
@@ -27,7 +28,9 @@ void prefill(const Backbone& backbone, const std::vector<std::int32_t>& tokens, 
   ForwardState state{filler, nullptr};
   KvSequence cache(backbone.config(), at::TensorOptions(backbone.compute().dtype),
                    static_cast<std::int64_t>(tokens.size()));
-  next_token(backbone, tokens, cache, state);
+  SequenceInput input{.tokens = tokens, .cache = &cache};
+  read_ahead(backbone, input, DecodeOptions().rows_at_once, state);
+  next_token(backbone, input.tokens, cache, state);
 }
 
 double decode_seconds(const Backbone& backbone, std::int64_t num_prompt, std::int64_t num_new,

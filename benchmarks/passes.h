@@ -11,7 +11,7 @@ namespace skein {
 // The same in every program: (i * 7919 + 13) mod 20000 + 1000.
 std::vector<std::int32_t> synthetic_tokens(std::int64_t count);
 
-// One pass over the prompt into a new cache, logits of the last token.
+// The prompt into a new cache as decode() reads it, logits of the last token.
 void prefill(const Backbone& backbone, const std::vector<std::int32_t>& tokens, const SlotFiller* filler);
 
 // Median seconds per token of greedy decoding after a prompt of `num_prompt` tokens.

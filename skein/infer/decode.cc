@@ -158,6 +158,8 @@ class Decoding {
         input.source = static_cast<std::int64_t>(sources.size());
         input.tokens = {static_cast<TokenId>(config.decoder_start_token)};
         sources.push_back({.tokens = prompts[i], .hint = hints.back()});
+      } else {
+        read_ahead(backbone_, input, options_.rows_at_once, state_);
       }
       inputs.push_back(std::move(input));
     }
@@ -210,6 +212,19 @@ std::vector<Decoded> decode_all(const Backbone& backbone, const Tokenizer& token
 }
 
 }  // namespace
+
+void read_ahead(const Backbone& backbone, SequenceInput& input, std::int64_t rows_at_once, ForwardState& state) {
+  if (state.filler != nullptr && state.filler->reads_whole_prompts()) return;
+  const std::int64_t piece = std::max<std::int64_t>(rows_at_once, 2);
+  const std::vector<TokenId> all = std::move(input.tokens);
+  auto at = all.begin();
+  for (; all.end() - at > piece + 1; at += piece) {
+    if (interrupted()) throw Failure({"interrupted while a prompt was read", ErrorKind::kInterrupted});
+    input.tokens.assign(at, at + piece);
+    backbone.forward(pack({input}, backbone.compute().device), nullptr, state);
+  }
+  input.tokens.assign(at, all.end());
+}
 
 Decoded decode(const Backbone& backbone, const Tokenizer& tokenizer, const std::vector<TokenId>& prompt,
                const DecodeOptions& options, ForwardState& state,

@@ -19,6 +19,8 @@ struct DecodeOptions {
   std::uint64_t seed = 0;
   std::vector<std::string> stop;  // generation ends before the first of these texts
   bool ignore_end = false;        // benchmarks: go on past end of sequence
+  // Rows of a prompt in one pass, about: a long prompt takes the room of a piece beside its keys and values.
+  std::int64_t rows_at_once = 256;
   // For the router (LoadedModel::hint_of): one for each prompt, or none at all.
   std::vector<std::shared_ptr<const SequenceHint>> hints;
 };
@@ -37,5 +39,10 @@ Decoded decode(const Backbone& backbone, const Tokenizer& tokenizer, const std::
 std::vector<Decoded> decode_batch(const Backbone& backbone, const Tokenizer& tokenizer,
                                   const std::vector<std::vector<TokenId>>& prompts, const DecodeOptions& options,
                                   ForwardState& state);
+
+// A decoder's input with a cache: reads all into the cache but the last piece of at most rows_at_once + 1 tokens (never
+// one alone: its bits would be another kernel's) and leaves that in input.tokens. Where the filler must see a whole
+// prompt, nothing is read.
+void read_ahead(const Backbone& backbone, SequenceInput& input, std::int64_t rows_at_once, ForwardState& state);
 
 }  // namespace skein

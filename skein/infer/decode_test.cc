@@ -71,6 +71,24 @@ TEST(Decode, GivesABatchWhatItGivesOneAtATime) {
   }
 }
 
+TEST(Decode, ReadsAPromptInPiecesAsInOne) {
+  for (const Family family : {Family::kLlama, Family::kGemma3}) {
+    const LoadedModel model = tiny_model(family);
+    const std::vector<TokenId> prompt = sample_prompt(3);  // 24 tokens
+    const Decoded whole = decoded(model, prompt, {.max_new_tokens = 12});
+    for (const std::int64_t rows : {1, 5, 23}) {
+      EXPECT_EQ(decoded(model, prompt, {.max_new_tokens = 12, .rows_at_once = rows}).tokens, whole.tokens) << rows;
+    }
+    const at::NoGradGuard no_gradient;
+    KvSequence cache(model.backbone->config(), at::TensorOptions(model.backbone->compute().dtype), 24);
+    SequenceInput input{.tokens = prompt, .cache = &cache};
+    ForwardState state;
+    read_ahead(*model.backbone, input, 5, state);
+    EXPECT_EQ(input.tokens, std::vector<TokenId>(prompt.begin() + 20, prompt.end()));
+    EXPECT_EQ(cache.length(), 20);
+  }
+}
+
 TEST(Decode, StreamsTheTextItReturns) {
   const LoadedModel model = tiny_model();
   for (const std::string stop : {"", "a", "q"}) {

@@ -27,6 +27,8 @@ class SlotFiller {
   // Rows are tokens of a packed batch: there are no padding rows.
   virtual std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const = 0;
   virtual RowFacts wanted_facts() const { return RowFacts::kNone; }
+  // Whether a choice depends on all rows of a prompt, which must then come in one pass.
+  virtual bool reads_whole_prompts() const { return wanted_facts() == RowFacts::kSentences; }
 
   // A filler that splits computes forward() as add_experts(x, apply_frozen(group, product_input(x))), so that its rows
   // can share the frozen weights' product with those of other fillers.

@@ -25,6 +25,7 @@ class RoutedSlots : public SlotFiller {
   // If state.memory is a RoutingRecord, what was chosen is appended to it.
   std::vector<at::Tensor> forward(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
   bool splits() const override { return true; }
+  bool reads_whole_prompts() const override { return router_->use().scope == RouterUse::Scope::kSequence; }
   at::Tensor product_input(const LinearGroup& group, const at::Tensor& x, ForwardState& state) const override;
   void add_experts(const LinearGroup& group, const at::Tensor& x, std::vector<at::Tensor>& outputs,
                    ForwardState& state) const override;

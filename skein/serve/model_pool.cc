@@ -53,25 +53,23 @@ ModelPool::ModelPool(Env& env, const EngineOptions& options) : env_(env), option
   base.adapter.clear();
   base.library.clear();
   base.mixture.clear();
-  base_ = make(load_model(env_, base), base);
+  base_ = make(load_model(env_, base));
   for (const std::string& folder : options_.mixtures) {
     ModelOptions with_mixture = base;
     with_mixture.mixture = folder;
     LoadedModel model = base_->model;
     change_experts(env_, model, with_mixture);
     const std::string name = base_name(folder);
-    if (!mixtures_.emplace(name, make(std::move(model), with_mixture)).second) {
+    if (!mixtures_.emplace(name, make(std::move(model))).second) {
       throw Failure({concat("two mixtures are named ", printable(name), "; rename one folder"), ErrorKind::kUsage});
     }
   }
   library_ = read_library();
 }
 
-std::shared_ptr<const ServedModel> ModelPool::make(LoadedModel model, const ModelOptions& options) {
+std::shared_ptr<const ServedModel> ModelPool::make(LoadedModel model) {
   auto served = std::make_shared<ServedModel>();
-  const bool wants_sentence = model.filler != nullptr && model.filler->wanted_facts() == RowFacts::kSentences;
-  served->reads_whole_prompt =
-      wants_sentence || (model.bank != nullptr && options.router.use.scope == RouterUse::Scope::kSequence);
+  served->reads_whole_prompt = model.filler != nullptr && model.filler->reads_whole_prompts();
   served->model = std::move(model);
   served->identity = next_identity_++;
   return served;
@@ -132,7 +130,7 @@ std::shared_ptr<const ServedModel> ModelPool::resolve(const ModelChoice& choice)
   }
   LoadedModel model = library_->prototype;
   change_experts(env_, model, options);
-  recent_.emplace_front(key, make(std::move(model), options));
+  recent_.emplace_front(key, make(std::move(model)));
   if (recent_.size() > kRecent) recent_.pop_back();
   return recent_.front().second;
 }

@@ -35,7 +35,7 @@ class ModelPool {
 
  private:
   struct Library;
-  std::shared_ptr<const ServedModel> make(LoadedModel model, const ModelOptions& options);
+  std::shared_ptr<const ServedModel> make(LoadedModel model);
   std::shared_ptr<const Library> read_library() const;
 
   Env& env_;
