@@ -141,7 +141,7 @@ const std::vector<BenchShape>& bench_shapes() {
 std::vector<TensorPlan> tensors_of(const BenchShape& shape) {
   const std::int64_t q = shape.heads * shape.head_size, kv = shape.kv_heads * shape.head_size;
   std::vector<TensorPlan> tensors;
-  const auto add = [&](std::string name, Shape dims) { tensors.push_back({std::move(name), DType::kBF16, dims}); };
+  const auto add = [&](std::string name, Shape dims) { tensors.push_back({std::move(name), DType::kBF16, std::move(dims)}); };
   add("model.embed_tokens.weight", {shape.vocabulary, shape.hidden});
   add("model.norm.weight", {shape.hidden});
   for (std::int64_t layer = 0; layer < shape.layers; ++layer) {

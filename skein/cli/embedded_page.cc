@@ -4,6 +4,15 @@
 
 namespace skein {
 
+// Generated from page_head.html.
+extern const unsigned char kPageHead[];
+extern const std::size_t kPageHeadSize;
+
+std::string open_page(const unsigned char* own, std::size_t size) {
+  std::string page(kPageHead, kPageHead + kPageHeadSize);
+  return page.append(own, own + size);
+}
+
 std::string for_script(std::string json) {
   for (std::size_t at = 0; (at = json.find('<', at)) != std::string::npos;) json.replace(at, 1, "\\u003c");
   return json;

@@ -85,11 +85,16 @@ void print_summary(const MergeCommandOptions& options, const merge::MergeSummary
                        summary.nonfinite_tensors.size(), " tensors, the first ",
                        printable(summary.nonfinite_tensors[0])));
   }
-  if (summary.was_complete) log_info(concat(options.out, " is complete already"));
+  if (summary.was_complete) {
+    log_info(concat(options.out, " is complete already"));
+    if (options.common.json) print_json({{"output", options.out}, {"method", summary.method}, {"complete", true}});
+    return;
+  }
   if (summary.is_adapter) {
     if (options.common.json) {
       print_json({{"output", options.out},
                   {"method", summary.method},
+                  {"complete", false},
                   {"adapters", summary.num_models},
                   {"tensors", summary.num_tensors},
                   {"output_bytes", summary.written_bytes},
@@ -105,6 +110,7 @@ void print_summary(const MergeCommandOptions& options, const merge::MergeSummary
   if (options.common.json) {
     print_json({{"output", options.out},
                 {"method", summary.method},
+                {"complete", false},
                 {"models", summary.num_models},
                 {"tensors", summary.num_tensors},
                 {"dropped", summary.num_dropped},

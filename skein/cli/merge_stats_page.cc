@@ -9,7 +9,7 @@ extern const unsigned char kMergeStatsPageTemplate[];
 extern const std::size_t kMergeStatsPageTemplateSize;
 
 std::string merge_stats_page(const Json& statistics) {
-  std::string page(reinterpret_cast<const char*>(kMergeStatsPageTemplate), kMergeStatsPageTemplateSize);
+  std::string page = open_page(kMergeStatsPageTemplate, kMergeStatsPageTemplateSize);
   put_in_page(page, "\"SKEIN_MERGE_STATS\"",
               for_script(statistics.dump(-1, ' ', true, Json::error_handler_t::replace)));
   return page;

@@ -13,7 +13,7 @@ extern const std::size_t kEchartsSize;
 bool has_plots() { return kEchartsSize > 0; }
 
 std::string report_page(const Json& data) {
-  std::string page(kReportPageTemplate, kReportPageTemplate + kReportPageTemplateSize);
+  std::string page = open_page(kReportPageTemplate, kReportPageTemplateSize);
   // The library first: its place stands behind that of the data, whose text may hold anything.
   put_in_page(page, "/*SKEIN_ECHARTS*/", {reinterpret_cast<const char*>(kEcharts), kEchartsSize});
   put_in_page(page, "\"SKEIN_REPORT_DATA\"", for_script(data.dump(-1, ' ', false, Json::error_handler_t::replace)));

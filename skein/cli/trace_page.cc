@@ -59,7 +59,7 @@ std::string trace_page(const std::vector<Trace>& traces) {
   const std::string data = Json{{"model", first.model}, {"experts", first.experts}, {"groups", slot_groups(first)},
                                 {"slots", slots},       {"tokens", tokens},         {"traces", choices}}
                                .dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string page(kTracePageTemplate, kTracePageTemplate + kTracePageTemplateSize);
+  std::string page = open_page(kTracePageTemplate, kTracePageTemplateSize);
   put_in_page(page, "\"SKEIN_TRACE_DATA\"", for_script(data));
   return page;
 }

@@ -19,7 +19,7 @@ std::string train_page(const std::string& name, const std::string& log) {
     if (json.is_object()) lines.push_back(std::move(json));
   }
   const std::string data = Json{{"name", name}, {"lines", lines}}.dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string page(kTrainPageTemplate, kTrainPageTemplate + kTrainPageTemplateSize);
+  std::string page = open_page(kTrainPageTemplate, kTrainPageTemplateSize);
   put_in_page(page, "\"SKEIN_TRAIN_DATA\"", for_script(data));
   return page;
 }

@@ -1,6 +1,7 @@
 #include "skein/merge/block_buffers.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace skein::merge {
 namespace {
@@ -62,6 +63,23 @@ Output BlockBuffers::output(const OutputTensor& tensor, std::int64_t count) {
     place += aligned(extra_bytes(extra, count));
   }
   return {.data = result_.data(), .dtype = tensor.dtype, .extras = extras_};
+}
+
+Output computed_part(const Output& output, std::int64_t count) {
+  if (output.dtype != DType::kF64) return output;
+  return {.data = output.data + count * dtype_size(DType::kF32), .dtype = DType::kF32, .extras = output.extras};
+}
+
+void widen_in_place(const Output& output, std::int64_t count) {
+  if (output.dtype != DType::kF64) return;
+  // Element i is written to bytes 8i..8i+7, which end before those of f32 element i + 1, at 4 count + 4i + 4.
+  const std::byte* from = output.data + count * dtype_size(DType::kF32);
+  for (std::int64_t i = 0; i < count; ++i) {
+    float narrow;
+    std::memcpy(&narrow, from + 4 * i, sizeof(narrow));
+    const double wide = narrow;
+    std::memcpy(output.data + 8 * i, &wide, sizeof(wide));
+  }
 }
 
 std::int64_t BlockBuffers::bytes_for(const OutputTensor& tensor, std::int64_t count) {

@@ -16,7 +16,7 @@ class BlockBuffers {
  public:
   // Reads elements [first, first + count) of every input. The block points into this object until the next call.
   Result<Block> read(const OutputTensor& tensor, std::int64_t index, std::int64_t first, std::int64_t count);
-  // Room for the block's result and for the method's extra outputs.
+  // Room for the block's result, in the tensor's type, and for the method's extra outputs.
   Output output(const OutputTensor& tensor, std::int64_t count);
 
   // What read() and output() need for one block of `count` elements.
@@ -28,6 +28,11 @@ class BlockBuffers {
   std::vector<Piece> pieces_;
   std::vector<std::byte*> extras_;
 };
+
+// Where a method writes a result of `count` elements: its sums are f32, so of an output in f64 it fills the upper half
+// with f32, which widen_in_place() makes f64 of, exactly. Any other output is its own.
+Output computed_part(const Output& output, std::int64_t count);
+void widen_in_place(const Output& output, std::int64_t count);
 
 // Bytes of an extra output that stand for `count` elements.
 inline std::int64_t extra_bytes(const ExtraPlace& place, std::int64_t count) {

@@ -224,7 +224,8 @@ class Run {
     }
     const Output output = buffers.output(tensor, count);
     if (active.merge != nullptr) {
-      active.merge->apply(block, output, worker);
+      active.merge->apply(block, computed_part(output, count), worker);
+      widen_in_place(output, count);
     } else {
       SKEIN_TRY(copy(tensor, block, output));
     }
@@ -250,7 +251,9 @@ class Run {
     }
     std::vector<float> wide(static_cast<std::size_t>(block.count));
     convert_to_f32(from.dtype, from.data, block.count, wide.data());
-    convert_from_f32(wide.data(), block.count, output.dtype, output.data);
+    const Output narrow = computed_part(output, block.count);
+    convert_from_f32(wide.data(), block.count, narrow.dtype, narrow.data);
+    widen_in_place(output, block.count);
     return {};
   }
 

@@ -120,6 +120,15 @@ Result<Json> files_of(Env& env, const std::string& folder, const std::set<std::s
   return files;
 }
 
+std::string recorded_word(Env& env, const std::string& folder, const char* key) {
+  const std::string path = join_path(folder, kManifestName);
+  if (!env.exists(path)) return {};
+  const auto manifest = read_json_file(env, path);
+  if (!manifest.ok() || !manifest->is_object() || manifest->value("format", "") != kFormat) return {};
+  const auto word = json_string(*manifest, key, "", path);
+  return word.ok() ? *word : std::string();
+}
+
 // ---- verify ----
 
 struct Recorded {
@@ -249,14 +258,8 @@ Result<Json> make_adapter_manifest(Env& env, const std::string& folder, const Re
   return manifest;
 }
 
-std::string plan_digest_of(Env& env, const std::string& folder) {
-  const std::string path = join_path(folder, kManifestName);
-  if (!env.exists(path)) return {};
-  const auto manifest = read_json_file(env, path);
-  if (!manifest.ok() || !manifest->is_object() || manifest->value("format", "") != kFormat) return {};
-  const auto plan = json_string(*manifest, "plan", "", path);
-  return plan.ok() ? *plan : std::string();
-}
+std::string plan_digest_of(Env& env, const std::string& folder) { return recorded_word(env, folder, "plan"); }
+std::string stages_digest_of(Env& env, const std::string& folder) { return recorded_word(env, folder, "stages"); }
 
 Result<bool> has_digest(const ReadableFile& file, std::uint64_t offset, std::uint64_t num_bytes,
                         const std::string& digest, std::int64_t piece_bytes) {

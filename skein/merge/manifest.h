@@ -27,6 +27,8 @@ Result<Json> make_adapter_manifest(Env& env, const std::string& folder, const Re
                                    const std::string& version);
 // The digest of the plan that a finished folder was made by; empty if it is none of ours.
 std::string plan_digest_of(Env& env, const std::string& folder);
+// That of all stages, of the result of several (stages.h); empty if it is none.
+std::string stages_digest_of(Env& env, const std::string& folder);
 
 // Tensors and files of a finished output that are not as its manifest says, as sentences; empty: all as written.
 struct VerifyReport {

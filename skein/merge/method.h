@@ -125,7 +125,7 @@ struct Block {
   Piece base;
 };
 
-// Where a block's result goes: kBF16, kF16 or kF32, any alignment.
+// Where a block's result goes: kBF16, kF16 or kF32, any alignment. (An output in kF64 is widened from kF32.)
 struct Output {
   std::byte* data = nullptr;
   DType dtype = DType::kF32;
@@ -229,6 +229,8 @@ struct MethodInfo {
   bool uses_random_numbers = false;
   // Pieces::kTensor for matrices: the tensor and its inputs must fit into memory.
   bool whole_tensors = false;
+  // Whether these parameters make the output the only model as it is, bytes and all. Null: never.
+  bool (*is_copy)(const MethodParameters&) = nullptr;
   std::vector<ParameterSpec> parameters;
   // Checks values against each other and makes the merge. `jobs` lists every tensor the method will see, in output
   // order; job.index is the place in it. It must outlive the merge.

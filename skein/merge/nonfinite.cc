@@ -29,6 +29,8 @@ std::uint64_t count_exponents(const std::byte* data, std::int64_t count, Bits ex
 
 std::uint64_t count_nonfinite(DType dtype, const std::byte* data, std::int64_t count) {
   switch (dtype) {
+    case DType::kF64:
+      return count_exponents<std::uint64_t>(data, count, 0x7ff0000000000000U);
     case DType::kF32:
       return count_exponents<std::uint32_t>(data, count, 0x7f800000U);
     case DType::kBF16:

@@ -179,6 +179,7 @@ class Planner {
     out.is_copy = true;
     set_inputs(out, {&only}, nullptr);
     out.dtype = output_type(out);
+    cast_inputs(out);
     for (const auto& input : tensor.inputs) {
       used_.emplace(input.source, input.name);
       if (&input != &only)
@@ -195,6 +196,18 @@ class Planner {
     if (base == nullptr) return;
     out.base = source(base->source).find(base->name);
     out.base_source = base->source;
+  }
+
+  // Inputs are cast to the recipe's `dtype` as they are read; readers give no more than f32 in any case.
+  void cast_inputs(OutputTensor& out) const {
+    if (!recipe_.dtype || dtype_size(*recipe_.dtype) > 2) return;
+    const auto round = [&](std::shared_ptr<const TensorReader>& reader) {
+      if (reader != nullptr && reader->dtype() != *recipe_.dtype) {
+        reader = make_rounding_reader(std::move(reader), *recipe_.dtype);
+      }
+    };
+    for (auto& model : out.models) round(model);
+    round(out.base);
   }
 
   // The type the merge works in: the recipe's `dtype`, else what holds all inputs.
@@ -214,16 +227,14 @@ class Planner {
     set_inputs(out, models, base);
     const DType working = working_type(out);
     out.dtype = output_type(out);
-    if (recipe_.dtype && *recipe_.dtype != DType::kF32) {
-      const auto round = [&](std::shared_ptr<const TensorReader>& reader) {
-        if (reader != nullptr && reader->dtype() != *recipe_.dtype) {
-          reader = make_rounding_reader(std::move(reader), *recipe_.dtype);
-        }
-      };
-      for (auto& model : out.models) round(model);
-      round(out.base);
-    }
+    cast_inputs(out);
     SKEIN_ASSIGN(MethodParameters parameters, resolver_.resolve(tensor, models));
+    if (method_.is_copy != nullptr && method_.is_copy(parameters)) {
+      out.is_copy = true;
+      const bool is_wide = out.models[0]->stored_dtype() == DType::kF64 && out.models[0]->as_stored() != nullptr;
+      if (is_wide && !recipe_.dtype && !recipe_.out_dtype) out.dtype = DType::kF64;
+      return finish(tensor, std::move(out));
+    }
     plan_.parameters.push_back(std::move(parameters));
     TensorJob job;
     job.name = tensor.name;
@@ -231,7 +242,7 @@ class Planner {
     job.has_base = base != nullptr;
     job.parameters = &plan_.parameters.back();
     job.seed = plan_.options.seed;
-    job.working_dtype = working;
+    job.working_dtype = working == DType::kF64 ? DType::kF32 : working;
     out.job = static_cast<int>(plan_.jobs.size());
     plan_.jobs.push_back(std::move(job));
     return finish(tensor, std::move(out));
@@ -241,6 +252,9 @@ class Planner {
     for (const auto& input : tensor.inputs) used_.emplace(input.source, input.name);
     out.name = tensor.name;
     if (adjust_) SKEIN_TRY(adjust_(out));
+    if (out.is_copy && out.dtype == DType::kF64 && recipe_.dtype.value_or(DType::kF64) == DType::kF64) {
+      if (auto exact = out.models[0]->as_stored()) out.models[0] = std::move(exact);
+    }
     out.shape = (out.base != nullptr ? out.base : out.models[0])->shape();
     for (std::size_t i = 0; i < out.models.size(); ++i) {
       if (out.models[i]->shape() == out.shape) continue;

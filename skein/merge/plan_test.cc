@@ -69,7 +69,7 @@ TEST_F(PlanTest, ReadsF64AndF8AsF32) {
   or_throw(write_safetensors(*env_, "a/model.safetensors",
                              {{"wide", TensorView{DType::kF64, {2}, std::as_bytes(std::span(wide))}},
                               {"small", TensorView{DType::kF8E4M3, {2}, std::as_bytes(std::span(small))}}}));
-  const auto planned = plan("merge_method: passthrough\nmodels: [{model: a}]\n");
+  const auto planned = plan("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n");
   ASSERT_TRUE(planned.ok()) << planned.error().message;
   EXPECT_EQ(tensor(**planned, "wide").dtype, DType::kF32);
   EXPECT_EQ(tensor(**planned, "small").dtype, DType::kBF16);

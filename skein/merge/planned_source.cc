@@ -7,22 +7,28 @@ namespace {
 
 class PlannedReader : public TensorReader {
  public:
-  PlannedReader(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {}
+  PlannedReader(DType stored, Shape shape, bool is_raw = false)
+      : stored_(stored), shape_(std::move(shape)), is_raw_(is_raw) {}
 
   const Shape& shape() const override { return shape_; }
-  DType dtype() const override { return dtype_; }
+  DType dtype() const override { return stored_ == DType::kF64 && !is_raw_ ? DType::kF32 : stored_; }
+  DType stored_dtype() const override { return stored_; }
+  std::shared_ptr<const TensorReader> as_stored() const override {
+    return std::make_shared<PlannedReader>(stored_, shape_, true);
+  }
   Status read(std::int64_t, std::int64_t, std::byte*, std::vector<std::byte>&) const override {
     return Error{"a stage that is only planned has no bytes"};
   }
   // So many bytes, of no file: for the sums of a dry run.
   void ranges(std::int64_t, std::int64_t count, std::vector<FileRange>& out) const override {
-    out.push_back({nullptr, 0, static_cast<std::uint64_t>(count * dtype_size(dtype_))});
+    out.push_back({nullptr, 0, static_cast<std::uint64_t>(count * dtype_size(stored_))});
   }
   std::int64_t working_bytes(std::int64_t) const override { return 0; }
 
  private:
-  DType dtype_;
+  DType stored_;
   Shape shape_;
+  bool is_raw_;
 };
 
 class PlannedSource : public Source {

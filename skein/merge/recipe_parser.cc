@@ -124,9 +124,11 @@ class RecipeParser {
       out = DType::kBF16;
     } else if (name == "float16" || name == "half" || name == "f16" || name == "fp16") {
       out = DType::kF16;
+    } else if (name == "float64" || name == "double" || name == "f64" || name == "fp64") {
+      out = DType::kF64;
     } else {
       return fault(root.find(key)->line,
-                   concat(key, " \"", printable(text), "\"; float32, bfloat16 or float16 was expected"));
+                   concat(key, " \"", printable(text), "\"; float64, float32, bfloat16 or float16 was expected"));
     }
     return {};
   }

@@ -35,7 +35,8 @@ Result<Inputs> inputs_of(Env& env, const Recipe& recipe, const std::string& reci
 }
 
 Result<MergeSummary> merge_on_root(Env& env, const MergeRequest& request, const Recipe& recipe,
-                                   const std::string& recipe_text, const std::string& out) {
+                                   const std::string& recipe_text, const std::string& out,
+                                   const std::string& stages_digest) {
   MergeSummary summary;
   summary.method = recipe.merge_method;
   summary.is_adapter = true;
@@ -50,8 +51,9 @@ Result<MergeSummary> merge_on_root(Env& env, const MergeRequest& request, const 
   SKEIN_ASSIGN(const MergedAdapter merged, merge_adapters(env, recipe, request.seed, folder->path(), recipe_text,
                                                           "Skein " + request.version, warnings));
   SKEIN_ASSIGN(const FileFacts weights, env.facts(join_path(folder->path(), kWeights)));
-  SKEIN_ASSIGN(const Json manifest, make_adapter_manifest(env, folder->path(), recipe, recipe_text, request.seed,
-                                                          inputs.plan_digest, inputs.adapters, request.version));
+  SKEIN_ASSIGN(Json manifest, make_adapter_manifest(env, folder->path(), recipe, recipe_text, request.seed,
+                                                    inputs.plan_digest, inputs.adapters, request.version));
+  if (!stages_digest.empty()) manifest["stages"] = stages_digest;
   SKEIN_TRY(write_text_atomically(env, join_path(folder->path(), kManifestName),
                                   manifest.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
   SKEIN_TRY(folder->commit());
@@ -68,13 +70,14 @@ Result<MergeSummary> merge_on_root(Env& env, const MergeRequest& request, const 
 }  // namespace
 
 Result<MergeSummary> run_adapter_merge(Env& env, Comm& comm, const MergeRequest& request, const Recipe& recipe,
-                                       const std::string& recipe_text, const std::string& out) {
+                                       const std::string& recipe_text, const std::string& out,
+                                       const std::string& stages_digest) {
   MergeSummary summary;
   summary.method = recipe.merge_method;
   summary.is_adapter = true;
   Status done;
   if (comm.rank() == 0) {
-    auto merged = merge_on_root(env, request, recipe, recipe_text, out);
+    auto merged = merge_on_root(env, request, recipe, recipe_text, out, stages_digest);
     if (merged.ok()) {
       summary = std::move(*merged);
     } else {

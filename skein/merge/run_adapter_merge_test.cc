@@ -38,8 +38,8 @@ class RunAdapterMergeTest : public testing::Test {
     return run_merge(real_env(), *comm, request);
   }
   static std::string adapters(double weight = 0.5) {
-    return concat("models:\n- {model: ", kGolden, "adapters/two, parameters: {weight: ", weight, "}}\n- {model: ",
-                  kGolden, "adapters/three, parameters: {weight: 0.5}}\n");
+    return concat("models:\n- {model: ", kGolden, "adapters/two, parameters: {weight: ", weight,
+                  "}}\n- {model: ", kGolden, "adapters/three, parameters: {weight: 0.5}}\n");
   }
 
   std::string folder_;

@@ -28,14 +28,15 @@ using Records = std::map<std::size_t, TensorRecord>;
 class StageRun {
  public:
   StageRun(Env& env, Comm& comm, const MergeRequest& request, const std::string& recipe_text, Stage& stage,
-           const std::string& out)
+           const std::string& out, const std::string& stages_digest)
       : env_(env),
         comm_(comm),
         request_(request),
         recipe_text_(recipe_text),
         alignment_(*stage.alignment),
         plan_(*stage.plan),
-        out_(out) {}
+        out_(out),
+        stages_digest_(stages_digest) {}
 
   Result<MergeSummary> run() {
     SKEIN_ASSIGN(memory_, plan_memory(plan_, request_.memory_bytes, request_.num_threads));
@@ -220,7 +221,8 @@ class StageRun {
     SKEIN_TRY(write_summary_tensors());
     SKEIN_TRY(write_side_files());
     SKEIN_TRY(remove_journals(env_, work()));
-    SKEIN_ASSIGN(const Json manifest, make_manifest(env_, work(), plan_, recipe_text_, records, request_.version));
+    SKEIN_ASSIGN(Json manifest, make_manifest(env_, work(), plan_, recipe_text_, records, request_.version));
+    if (!stages_digest_.empty()) manifest["stages"] = stages_digest_;
     SKEIN_TRY(write_text_atomically(env_, work_file(kManifestName),
                                     manifest.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
     return folder_->commit();
@@ -269,6 +271,7 @@ class StageRun {
   const InputAlignment& alignment_;
   Plan& plan_;
   const std::string& out_;
+  const std::string& stages_digest_;
   MemoryPlan memory_;
   MergeSummary summary_;
   std::unique_ptr<OutputFolder> folder_;  // the root's
@@ -295,6 +298,24 @@ Status check_request(Env& env, const Comm& comm, const MergeRequest& request, co
   return {};
 }
 
+// Whether --resume finds the result of several stages finished, on every rank. Another one there is an error, before
+// its stages are made in vain.
+Result<bool> is_finished(Env& env, Comm& comm, const MergeRequest& request, const std::string& stages_digest) {
+  if (!request.resume || stages_digest.empty()) return false;
+  std::uint64_t finished = 0;
+  Status status;
+  if (comm.rank() == 0) {
+    finished = stages_digest_of(env, request.out) == stages_digest ? 1 : 0;
+    if (finished == 0 && env.exists(request.out) && !request.overwrite) {
+      status =
+          Error{concat(request.out, " is of another recipe, other options or other inputs; --overwrite replaces it")};
+    }
+  }
+  SKEIN_TRY(agree(comm, status));
+  comm.broadcast(std::as_writable_bytes(std::span(&finished, 1)), 0);
+  return finished == 1;
+}
+
 }  // namespace
 
 Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request) {
@@ -303,12 +324,22 @@ Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request
   const RecipeFile parsed = std::move(*read);
   const std::string stages_folder =
       join_path(parent_folder(request.out), concat(".", base_name(request.out), ".skein-stages"));
+  const auto stages_digest = digest_of_stages(env, parsed, request);
+  SKEIN_TRY(agree(comm, stages_digest.ok() ? Status() : Status(stages_digest.error())));
   std::map<std::string, std::string> stage_folders;
   MergeSummary summary;
+  SKEIN_ASSIGN(const bool finished, is_finished(env, comm, request, *stages_digest));
+  if (finished) {
+    summary.method = parsed.stages[parsed.order.back()].merge_method;
+    summary.was_complete = true;
+    if (comm.rank() == 0) SKEIN_TRY(env.remove_tree(stages_folder));
+    return summary;
+  }
   for (const std::size_t stage : parsed.order) {
     const bool is_result = stage == parsed.order.back();
     const Recipe recipe = with_folders(parsed.stages[stage], stage_folders);
     const std::string out = is_result ? request.out : join_path(stages_folder, recipe.name);
+    const std::string own_digest = is_result ? *stages_digest : std::string();
     MergeRequest own = request;
     if (!is_result) {  // what an earlier run left there is gone on with, or makes way
       own.resume = own.resume || plan_digest_of(env, out) != "";
@@ -319,7 +350,7 @@ Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request
     const auto adapters = merges_adapters(env, recipe);
     SKEIN_TRY(agree(comm, adapters.ok() ? Status() : Status(adapters.error())));
     if (*adapters) {
-      SKEIN_ASSIGN(summary, run_adapter_merge(env, comm, own, recipe, parsed.text, out));
+      SKEIN_ASSIGN(summary, run_adapter_merge(env, comm, own, recipe, parsed.text, out, own_digest));
       continue;
     }
     auto planned = plan_stage(env, recipe, own);
@@ -332,7 +363,7 @@ Result<MergeSummary> run_merge(Env& env, Comm& comm, const MergeRequest& request
     if (request.on_warning) {
       for (const auto& warning : plan.warnings) request.on_warning(warning);
     }
-    SKEIN_ASSIGN(summary, StageRun(env, comm, own, parsed.text, **planned, out).run());
+    SKEIN_ASSIGN(summary, StageRun(env, comm, own, parsed.text, **planned, out, own_digest).run());
   }
   if (comm.rank() == 0 && parsed.order.size() > 1) SKEIN_TRY(env.remove_tree(stages_folder));
   return summary;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "skein/io/fault_env.h"
 #include "skein/io/output_folder.h"
 #include "skein/merge/journal.h"
@@ -120,6 +122,82 @@ TEST_F(RunMergeTest, GivesTheSameBytesForAnyThreadsMemoryAndShardsOfTheInputs) {
   or_throw(env_->remove_tree("out"));
   ASSERT_TRUE(merge(*env_).ok());
   EXPECT_TRUE(content("out")["model.safetensors"] == expected);
+}
+
+// Two f64 numbers that f32 cannot hold, and a tensor of several blocks.
+void write_wide_model(Env& env, const std::string& folder, double factor) {
+  or_throw(env.make_folders(folder));
+  std::vector<double> fine{0.1 * factor, 1e300}, many(70'000);
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = factor * std::sin(static_cast<double>(i));
+  or_throw(write_safetensors(env, join_path(folder, "model.safetensors"),
+                             {{"fine", TensorView{DType::kF64, {2}, std::as_bytes(std::span(fine))}},
+                              {"many", TensorView{DType::kF64, {700, 100}, std::as_bytes(std::span(many))}}}));
+  or_throw(write_text_atomically(env, join_path(folder, "config.json"), R"({"model_type": "llama"})"));
+}
+
+std::vector<double> read_wide(Env& env, const std::string& folder, const std::string& name) {
+  const auto weights = or_throw(open_safetensors_folder(env, folder));
+  const TensorInfo* info = weights->find(name);
+  EXPECT_EQ(info->dtype, DType::kF64);
+  std::vector<double> values(static_cast<std::size_t>(checked_numel(info->shape).value()));
+  or_throw(weights->read(name, DType::kF64, std::as_writable_bytes(std::span(values))));
+  return values;
+}
+
+TEST_F(RunMergeTest, AnF64OutputHoldsTheF32ResultsWidened) {
+  const std::string text = R"(merge_method: ties
+base_model: base
+models: [{model: a, parameters: {weight: 0.7, density: 0.5}}, {model: b, parameters: {weight: 0.4}}]
+out_dtype: )";
+  std::vector<testing::TestTensor> tensors = test_tensors();
+  tensors.push_back({"model.layers.0.mlp.wide.weight", {700, 100}});
+  write_model(*env_, "base", 1, tensors);
+  write_model(*env_, "a", 2, tensors);
+  write_model(*env_, "b", 3, tensors);
+  recipe(text + "float32\n");
+  ASSERT_TRUE(merge(*env_).ok());
+  std::map<std::string, std::vector<float>> narrow;
+  for (const auto& tensor : tensors) narrow[tensor.name] = read_tensor(*env_, "out", tensor.name);
+  recipe(text + "float64\n");
+  or_throw(env_->remove_tree("out"));
+  const auto summary = merge(*env_);
+  ASSERT_TRUE(summary.ok()) << summary.error().message;
+  for (const auto& [name, values] : narrow) {
+    EXPECT_EQ(read_wide(*env_, "out", name), std::vector<double>(values.begin(), values.end())) << name;
+  }
+  EXPECT_EQ(or_throw(read_json_file(*env_, "out/config.json"))["torch_dtype"], "float64");
+  EXPECT_TRUE(or_throw(verify_output(*env_, "out")).differences.empty());
+}
+
+TEST_F(RunMergeTest, CopiesOfF64TensorsLoseNothingUnlessTheRecipeNarrowsThem) {
+  write_wide_model(*env_, "wide", 1);
+  const std::vector<double> fine{0.1, 1e300};
+  for (const char* types : {"", "dtype: float64\n", "out_dtype: float64\n"}) {
+    recipe(concat("merge_method: passthrough\nmodels: [{model: wide}]\n", types));
+    ASSERT_TRUE(merge(*env_).ok());
+    EXPECT_EQ(read_wide(*env_, "out", "fine"), fine) << types;
+    or_throw(env_->remove_tree("out"));
+  }
+  recipe("merge_method: passthrough\nmodels: [{model: wide}]\ndtype: bfloat16\nout_dtype: float64\n");
+  const auto summary = merge(*env_);
+  ASSERT_TRUE(summary.ok()) << summary.error().message;
+  EXPECT_EQ(read_wide(*env_, "out", "fine")[0], bf16_to_f32(f32_to_bf16(0.1F)));
+  EXPECT_EQ(summary->num_nonfinite, 1u) << "1e300 is infinite in every narrower type, and in f64 when it was read so";
+}
+
+TEST_F(RunMergeTest, F64InputsAreSummedInF32) {
+  write_wide_model(*env_, "one", 1);
+  write_wide_model(*env_, "two", 3);
+  recipe(
+      "merge_method: linear\nmodels: [{model: one, parameters: {weight: 1}}, {model: two, parameters: {weight: 1}}]\n"
+      "dtype: float64\n");
+  ASSERT_TRUE(merge(*env_).ok());
+  EXPECT_EQ(read_wide(*env_, "out", "fine")[0], (0.1F + static_cast<float>(0.1 * 3)) / 2);
+  const auto many = read_wide(*env_, "out", "many");
+  for (const std::size_t i : {0, 1, 65'535, 65'536, 69'999}) {
+    const float one = static_cast<float>(std::sin(static_cast<double>(i)));
+    EXPECT_EQ(many[i], (one + static_cast<float>(3 * std::sin(static_cast<double>(i)))) / 2) << i;
+  }
 }
 
 TEST_F(RunMergeTest, SplitsTheOutputOverFilesWithAnIndex) {
@@ -322,7 +400,11 @@ models: [{model: half, parameters: {weight: 1}}, {model: WHICH, parameters: {wei
   ASSERT_TRUE(merge(*env_).ok());
   const auto expected = content("out");
   or_throw(env_->remove_tree("out"));
-  with("nowhere");  // the last stage fails: the first is there
+  with("nowhere");
+  ASSERT_FALSE(merge(*env_).ok());
+  EXPECT_FALSE(env_->exists(".out.skein-stages")) << "an input that is missing is told before the first stage";
+  write_model(*env_, "deep", 4, test_tensors(3));
+  with("deep");  // the last stage fails: the first is there
   ASSERT_FALSE(merge(*env_).ok());
   const std::string stage = ".out.skein-stages/half/model.safetensors";
   const auto made_at = or_throw(env_->facts(stage)).inode;
@@ -335,6 +417,38 @@ models: [{model: half, parameters: {weight: 1}}, {model: WHICH, parameters: {wei
   ASSERT_TRUE(merged.ok()) << merged.error().message;
   EXPECT_NE(content("out")["model.safetensors"], expected.at("model.safetensors"));
   EXPECT_FALSE(env_->exists(".out.skein-stages"));
+}
+
+TEST_F(RunMergeTest, AFinishedResultOfStagesIsKnownWithoutItsStages) {
+  const std::string staged = R"(name: half
+merge_method: linear
+models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]
+---
+merge_method: linear
+models: [{model: half, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]
+)";
+  recipe(staged);
+  ASSERT_TRUE(merge(*env_).ok());
+  EXPECT_TRUE(or_throw(verify_output(*env_, "out")).differences.empty());
+  const auto fault = make_fault_env(*env_);
+  const auto resume = [&](const std::function<void(MergeRequest&)>& change = {}) {
+    const auto before = fault->operations();
+    const auto summary = merge(*fault, [&](auto& own) {
+      own.resume = true;
+      if (change) change(own);
+    });
+    EXPECT_LE(fault->operations() - before, 1) << "nothing is written; what is left of stages is removed";
+    EXPECT_THAT(summary.ok() ? "--overwrite" : summary.error().message, HasSubstr("--overwrite"));
+    return summary.ok() && summary->was_complete;
+  };
+  EXPECT_TRUE(resume());
+  EXPECT_FALSE(resume([](auto& own) { own.shard_bytes = 400; })) << "other options";
+  recipe(std::string(staged).replace(staged.find("weight: 1"), 9, "weight: 3"));
+  EXPECT_FALSE(resume()) << "another recipe";
+  recipe(staged);
+  EXPECT_TRUE(resume());
+  write_model(*env_, "a", 2, test_tensors(2, 16));
+  EXPECT_FALSE(resume()) << "other inputs";
 }
 
 TEST_F(RunMergeTest, NumbersTheLayersOfStackedSlicesAnew) {

@@ -1,6 +1,33 @@
 #include "skein/merge/stages.h"
 
+#include <set>
+
+#include "skein/base/concat.h"
+#include "skein/io/digest.h"
+
 namespace skein::merge {
+namespace {
+
+// Headers of weights, and the small files that say what a model is, whole.
+Status add_folder(Env& env, const std::string& folder, Digest& digest) {
+  SKEIN_ASSIGN(const FileFacts facts, env.facts(folder));
+  if (!facts.is_folder) return {};
+  SKEIN_ASSIGN(const auto names, env.list(folder));
+  for (const auto& name : names) {
+    const std::string path = join_path(folder, name);
+    if (name.ends_with(".safetensors")) {
+      SKEIN_ASSIGN(const auto file, env.open(path));
+      SKEIN_ASSIGN(const InputFile input, describe_input_file(env, path, *file));
+      digest.update(concat(name, " ", input.facts.size_bytes, " ", input.header_digest));
+    } else if (name.ends_with(".json")) {
+      SKEIN_ASSIGN(const std::string content, digest_of_file(env, path));
+      digest.update(concat(name, " ", content));
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 Result<RecipeFile> read_recipe_file(Env& env, const std::string& path) {
   RecipeFile file;
@@ -8,6 +35,30 @@ Result<RecipeFile> read_recipe_file(Env& env, const std::string& path) {
   SKEIN_ASSIGN(file.stages, parse_recipes(file.text, path));
   SKEIN_ASSIGN(file.order, stage_order(file.stages));
   return file;
+}
+
+Result<std::string> digest_of_stages(Env& env, const RecipeFile& file, const MergeRequest& request) {
+  if (file.order.size() < 2) return std::string();
+  std::set<std::string> stages;
+  for (const std::size_t i : file.order) stages.insert(file.stages[i].name);
+  Digest digest;
+  digest.update(concat("skein merge stages 1 seed ", request.seed, " shard ", request.shard_bytes, " cut ",
+                       request.truncate_embeddings));
+  digest.update(file.text);
+  for (const std::size_t i : file.order) {
+    const Recipe& recipe = file.stages[i];
+    const auto add = [&](const std::string& name, const std::string& revision) -> Status {
+      if (name.empty() || (revision.empty() && stages.contains(name))) return {};
+      SKEIN_ASSIGN(const std::string folder, resolve_model_path(env, name, revision, parent_folder(recipe.path)));
+      digest.update(name);
+      return add_folder(env, folder, digest);
+    };
+    for (const ModelRef& model : recipe.models()) {
+      SKEIN_TRY(add(model.path, model.revision));
+      SKEIN_TRY(add(model.adapter, model.adapter_revision));
+    }
+  }
+  return digest.hex();
 }
 
 void for_each_model(Recipe& recipe, const std::function<void(ModelRef&)>& each) {

@@ -29,6 +29,10 @@ void for_each_model(Recipe& recipe, const std::function<void(ModelRef&)>& each);
 // The recipe with the names of finished stages, models or adapters, replaced by their folders.
 Recipe with_folders(Recipe recipe, const std::map<std::string, std::string>& stage_folders);
 
+// Of all that decides the result of several stages but the bytes of weights from outside (their headers count): by this
+// a finished result is known without its stages. An input that is missing is an error. Empty for a single stage.
+Result<std::string> digest_of_stages(Env& env, const RecipeFile& file, const MergeRequest& request);
+
 // A recipe with everything opened that its stage is made of.
 struct Stage {
   Recipe recipe;

@@ -11,12 +11,16 @@ bool is_piece_type(DType dtype) { return dtype == DType::kBF16 || dtype == DType
 
 class FileReader : public TensorReader {
  public:
-  FileReader(const ReadableFile& file, std::uint64_t offset, DType dtype, Shape shape)
-      : file_(file), offset_(offset), stored_(dtype), shape_(std::move(shape)) {}
+  // is_raw: elements of any type as they are stored.
+  FileReader(const ReadableFile& file, std::uint64_t offset, DType dtype, Shape shape, bool is_raw = false)
+      : file_(file), offset_(offset), stored_(dtype), shape_(std::move(shape)), is_raw_(is_raw) {}
 
   const Shape& shape() const override { return shape_; }
   DType dtype() const override { return is_converted() ? DType::kF32 : stored_; }
   DType stored_dtype() const override { return stored_; }
+  std::shared_ptr<const TensorReader> as_stored() const override {
+    return std::make_shared<FileReader>(file_, offset_, stored_, shape_, true);
+  }
 
   Status read(std::int64_t first, std::int64_t count, std::byte* out, std::vector<std::byte>& scratch) const override {
     const auto bytes = static_cast<std::size_t>(count * dtype_size(stored_));
@@ -36,7 +40,7 @@ class FileReader : public TensorReader {
   }
 
  private:
-  bool is_converted() const { return is_floating(stored_) && !is_piece_type(stored_); }
+  bool is_converted() const { return is_floating(stored_) && !is_piece_type(stored_) && !is_raw_; }
   std::uint64_t byte_of(std::int64_t element) const {
     return offset_ + static_cast<std::uint64_t>(element * dtype_size(stored_));
   }
@@ -45,6 +49,7 @@ class FileReader : public TensorReader {
   std::uint64_t offset_;
   DType stored_;
   Shape shape_;
+  bool is_raw_;
 };
 
 class RoundingReader : public TensorReader {

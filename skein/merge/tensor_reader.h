@@ -29,6 +29,8 @@ class TensorReader {
   virtual DType dtype() const = 0;
   // As the file spells the elements; what types of inputs are judged by.
   virtual DType stored_dtype() const { return dtype(); }
+  // The same elements with dtype() == stored_dtype(), for copies that lose nothing; null where they are made of others.
+  virtual std::shared_ptr<const TensorReader> as_stored() const { return nullptr; }
   // Elements [first, first + count) of the flat tensor into `out` (count * dtype_size(dtype()) bytes, aligned to 64).
   // scratch: the calling worker's own, grown as needed and kept. Thread-safe.
   virtual Status read(std::int64_t first, std::int64_t count, std::byte* out,

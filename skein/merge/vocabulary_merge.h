@@ -1,6 +1,7 @@
 // One vocabulary out of several: which tokens the output has, under which ids, and which rows stand for them.
 //
-// The rules are mergekit's where it has one that can be relied on (docs/formats/merged-vocabulary.md lists the differences):
+// The rules are mergekit's where it has one that can be relied on (docs/formats/merged-vocabulary.md lists the
+// differences):
 // - `base` and a model's name take that tokenizer as it is; `union` keeps the base's ids, then adds the ordinary tokens
 //   of the other models, then their added tokens, model by model in the recipe's order and by id within a model.
 // - A token that a model has gets its own row there. Otherwise: what the recipe's `tokens` says; else the only owner's
@@ -43,8 +44,8 @@ struct SideFile {
 
 struct MergedVocabulary {
   std::int64_t num_tokens = 0;
-  std::int64_t num_rows = 0;      // of the output's embedding: tokens and padding
-  std::vector<RowMap> maps;       // by model, as given
+  std::int64_t num_rows = 0;    // of the output's embedding: tokens and padding
+  std::vector<RowMap> maps;     // by model, as given
   std::vector<SideFile> files;  // the output's tokenizer
   VocabularyReport report;
 };

@@ -88,6 +88,39 @@ TEST(Merge, GivesTheSameBytesForAnyThreadsAndOthersForAnotherSeed) {
   EXPECT_FALSE(models.weights("one") == models.weights("other")) << "dare_ties draws by the seed";
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose own memory is many times the program's
+// One tensor of 64 MiB, written in pieces: what this process holds counts as its children's.
+void write_wide_model(const std::string& folder, unsigned seed) {
+  constexpr std::int64_t kRows = 1 << 15, kColumns = 1 << 10, kPieces = 64;
+  std::filesystem::create_directories(folder);
+  auto writer = or_throw(SafetensorsWriter::create(
+      real_env(), folder + "/model.safetensors", {{"model.embed_tokens.weight", DType::kBF16, {kRows, kColumns}}}, {}));
+  std::mt19937 random(seed);
+  std::vector<float> values(kRows * kColumns / kPieces);
+  for (auto& value : values) value = static_cast<float>(static_cast<std::int32_t>(random())) * 0x1p-31F;
+  std::vector<std::byte> bytes(2 * values.size());
+  convert_from_f32(values.data(), static_cast<std::int64_t>(values.size()), DType::kBF16, bytes.data());
+  for (int piece = 0; piece < kPieces; ++piece) or_throw(writer->append(bytes));
+  or_throw(writer->finish());
+  write_file(folder + "/config.json", R"({"model_type": "llama"})");
+}
+
+TEST(Merge, KeepsWithinItsMemoryWithATensorThatIsLarger) {
+  const TemporaryFolder folder;
+  for (unsigned seed = 0; const char* name : {"base", "a", "b"}) write_wide_model(folder / name, ++seed);
+  const std::string models = concat("models: [{model: ", folder / "a", ", parameters: {weight: 0.5, density: 0.4}}, ",
+                                    "{model: ", folder / "b", ", parameters: {weight: 0.5, density: 0.4}}]\n");
+  for (const std::string method : {"linear", "ties", "della", "model_stock", "sce"}) {
+    write_file(folder / "recipe.yml",
+               concat("merge_method: ", method, "\nbase_model: ", folder / "base", "\n", models));
+    const Outcome outcome = run_skein({"merge", folder / "recipe.yml", folder / "out", "--memory", "60M", "--overwrite",
+                                       "--threads", "2", "--progress", "none"});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_LT(outcome.peak_bytes, 60'000'000) << method;
+  }
+}
+#endif
+
 TEST(Merge, DryRunPrintsThePlanAndWritesNothing) {
   const Models models;
   const Outcome outcome = run_skein({"merge", models.recipe, "--dry-run"});

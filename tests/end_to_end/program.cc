@@ -65,8 +65,9 @@ Outcome run_skein(const std::vector<std::string>& arguments, const RunOptions& o
   const pid_t pid = fork();
   if (pid == 0) become_skein(arguments, in, options.out_path.empty() ? out : options.out_path, err, options);
   int status = 0;
-  waitpid(pid, &status, 0);
-  const Outcome outcome{code_of(status), read_file(out), read_file(err)};
+  rusage usage{};
+  wait4(pid, &status, 0, &usage);
+  const Outcome outcome{code_of(status), read_file(out), read_file(err), usage.ru_maxrss * 1024};
   for (const std::string& path : {in, out, err}) fs::remove(path);
   return outcome;
 }

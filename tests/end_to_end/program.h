@@ -14,8 +14,9 @@
 namespace skein {
 
 struct Outcome {
-  int code = 0;          // exit code; 128 + signal when killed by one
-  std::string out, err;  // stdout, stderr
+  int code = 0;                 // exit code; 128 + signal when killed by one
+  std::string out, err;         // stdout, stderr
+  std::int64_t peak_bytes = 0;  // of run_skein(): memory resident at once, at most; the caller's own counts too
 };
 
 struct RunOptions {

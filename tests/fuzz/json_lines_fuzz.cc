@@ -1,4 +1,6 @@
+// JSON lines from strangers, and as a task's examples.
 #include "skein/io/json.h"
+#include "skein/spec/example.h"
 #include "tests/fuzz/fuzz_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -9,5 +11,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     SKEIN_CHECK(or_throw(parse_json(object.dump(), "again")) == object);
     return {};
   });
+  (void)read_examples(*env, {"input"});
   return 0;
 }

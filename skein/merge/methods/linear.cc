@@ -95,6 +95,7 @@ std::vector<MethodInfo> linear_methods() {
        .reference = "",
        .base = BaseRole::kNone,
        .max_models = 1,
+       .is_copy = [](const MethodParameters& parameters) { return !parameters.has("scale", 0); },
        .parameters = {scale},
        .make = PerTensorMerge<PassthroughTensor>::make},
   };
