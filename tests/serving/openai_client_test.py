@@ -132,12 +132,12 @@ class ClientTest(unittest.TestCase):
         self.assertNotEqual(plain, penalised)
 
     def test_biases_forbid_tokens(self):
-        trace = self.client.post("/trace", cast_to=object, body={"model": self.router, "prompt": "The capital", "max_tokens": 2})
-        first = next(token for token in trace["trace"]["tokens"] if token["part"] == "answer")
-        plain = self.complete(model=self.router, prompt="The capital", max_tokens=1).choices[0].text
-        self.assertEqual(plain, first["text"])
-        other = self.complete(model=self.router, prompt="The capital", max_tokens=1, logit_bias={str(first["id"]): -100})
-        self.assertNotEqual(plain, other.choices[0].text)
+        ask = {"model": self.router, "max_tokens": 2, "logprobs": 0, "extra_body": {"trace": True, "ignore_eos": True}}
+        plain = self.complete(**ask).choices[0]
+        first = next(token for token in plain.trace["tokens"] if token["part"] == "answer")
+        self.assertEqual(plain.logprobs.tokens[0], first["text"])
+        other = self.complete(**ask, logit_bias={str(first["id"]): -100}).choices[0]
+        self.assertNotEqual(other.logprobs.tokens[0], first["text"])
 
     def test_routes_and_traces(self):
         answer = self.chat(model=self.router, extra_body={"trace": True})

@@ -154,6 +154,7 @@ async function answer(turn) {
   }));
   running = null;
   setBusy(false);
+  look();
   orderColours();
   const problem = turn.answers.find(answer => answer.problem);
   if (problem?.status === 401) askKey();
@@ -338,7 +339,7 @@ async function loadModels() {
   }
 }
 
-async function lookAfter() {
+async function look() {
   try {
     const {running: busy, waiting} = await api.ready();
     if (!byId("banner").hidden || !models.length) await loadModels();
@@ -346,6 +347,9 @@ async function lookAfter() {
   } catch (problem) {
     banner(problem.status === 503 ? "The server is stopping." : "The server does not answer. What you wrote is kept; trying again.");
   }
+}
+async function lookAfter() {
+  await look();
   setTimeout(lookAfter, 3000);
 }
 
