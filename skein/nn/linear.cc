@@ -13,23 +13,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
-template <typename T>
-const T* data_or_null(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
-}
-
 // x W^T + b with the project's own kernel: as fast as the vendors' where rows are many, at the speed of memory where
 // they are few, and the same bits for a row whatever stands beside it.
 at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor x = with_plain_rows(input);
   const std::int64_t num_rows = x.size(0), depth = x.size(1), outputs = weight.size(0);
   at::Tensor y = at::empty({num_rows, outputs}, x.options());
-  // Each thread takes a range of outputs: it reads its part of the weights once, and all of x.
-  const std::int64_t grain =
-      std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, depth * 4 * std::min<std::int64_t>(num_rows, 8)));
-  at::parallel_for(0, (outputs + 3) / 4, grain, [&](std::int64_t first, std::int64_t last) {
-    const RowDots shape{num_rows, depth, x.stride(0), y.stride(0)};
-    const std::int64_t begin = 4 * first, end = std::min(4 * last, outputs);
+  const RowDots shape{num_rows, depth, x.stride(0), y.stride(0)};
+  parallel_outputs(shape, outputs, [&](std::int64_t begin, std::int64_t end) {
     if (x.scalar_type() == c10::ScalarType::Float) {
       row_dots_f32(shape, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), data_or_null<float>(bias),
                    y.mutable_data_ptr<float>(), begin, end);
@@ -41,27 +32,23 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
   return y;
 }
 
-// The numbers of a group's weight, or of one part's: shared, or made for this use.
-at::Tensor numbers_of(const LinearGroup& group, c10::ScalarType dtype) {
-  return group.quantised ? group.quantised->rows(0, group.quantised->num_rows(), dtype) : group.weight;
-}
-
 // Keeps the few bits for the backward pass, not the numbers made of them.
 struct KeptWeight : torch::CustomClassHolder {
   std::shared_ptr<const QuantisedWeight> weight;
 };
 class QuantisedProduct : public torch::autograd::Function<QuantisedProduct> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const LinearGroup& group) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
+                            const std::shared_ptr<const QuantisedWeight>& weight,
+                            const std::optional<at::Tensor>& bias) {
     auto kept = c10::make_intrusive<KeptWeight>();
-    kept->weight = group.quantised;
+    kept->weight = weight;
     ctx->saved_data["weight"] = c10::IValue::make_capsule(std::move(kept));
-    return frozen_linear(x, numbers_of(group, x.scalar_type()), group.bias);
+    return weight->product(x, bias.value_or(at::Tensor()));
   }
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const auto capsule = ctx->saved_data["weight"].toCapsule();
-    const QuantisedWeight& weight = *static_cast<const KeptWeight&>(*capsule).weight;
-    return {at::mm(grads[0], weight.rows(0, weight.num_rows(), grads[0].scalar_type())), at::Tensor()};
+    return {static_cast<const KeptWeight&>(*capsule).weight->product_gradient(grads[0], 0), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -112,24 +99,22 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
   return group_of(at::cat(weights), std::move(bias), rows, slot_idxs);
 }
 
-void quantise(LinearGroup& group, int bits) {
-  group.quantised = std::make_shared<const QuantisedWeight>(group.weight, bits);
+void quantise(LinearGroup& group, int bits, c10::ScalarType dtype, const at::Tensor& memory) {
+  const auto quantised = std::make_shared<const QuantisedWeight>(group.weight, bits, memory);
   std::vector<std::int64_t> rows;
   std::vector<int> slot_idxs;
   for (const FrozenLinear& part : group.parts) {
     rows.push_back(part.weight.size(0));
     slot_idxs.push_back(part.slot_idx);
   }
-  const auto quantised = group.quantised;
-  group =
-      group_of(at::empty(group.weight.sizes(), group.weight.options().device(at::kMeta)), group.bias, rows, slot_idxs);
+  group = group_of(at::empty(group.weight.sizes(), at::TensorOptions().dtype(dtype).device(at::kMeta)), group.bias,
+                   rows, slot_idxs);
   group.quantised = quantised;
 }
 
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x) {
-  const bool keeps_bits = group.quantised && at::GradMode::is_enabled() && x.requires_grad();
   const at::Tensor y =
-      keeps_bits ? QuantisedProduct::apply(x, group) : frozen_linear(x, numbers_of(group, x.scalar_type()), group.bias);
+      group.quantised ? quantised_linear(x, group.quantised, group.bias) : frozen_linear(x, group.weight, group.bias);
   if (group.parts.size() == 1) return {y};
   std::vector<std::int64_t> widths;
   for (const FrozenLinear& part : group.parts) widths.push_back(part.weight.size(0));
@@ -143,17 +128,25 @@ at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tenso
     const at::Tensor& grad = grads[i];
     const std::int64_t rows = group.parts[i].weight.size(0);
     if (grad.defined()) {
-      const at::Tensor weight =
-          group.quantised ? group.quantised->rows(row, rows, grad.scalar_type()) : group.parts[i].weight;
-      if (sum.defined()) {
-        sum.addmm_(grad, weight);
+      if (group.quantised) {
+        const at::Tensor part = group.quantised->product_gradient(grad, row);
+        sum = sum.defined() ? sum.add_(part) : part;
+      } else if (sum.defined()) {
+        sum.addmm_(grad, group.parts[i].weight);
       } else {
-        sum = at::mm(grad, weight);
+        sum = at::mm(grad, group.parts[i].weight);
       }
     }
     row += rows;
   }
   return sum;
+}
+
+at::Tensor quantised_linear(const at::Tensor& x, const std::shared_ptr<const QuantisedWeight>& weight,
+                            const at::Tensor& bias) {
+  const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
+  return needs_grad ? QuantisedProduct::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt)
+                    : weight->product(x, bias);
 }
 
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
