@@ -132,10 +132,10 @@ void tile(const RowDots& shape, const float* HWY_RESTRICT x, const QuantisedRows
     for (int c = 0; c < kColumns; ++c) {
       widen_scales(w.scales + (column + c) * blocks + first, last - first, scales[c]);
     }
-    for (std::int64_t b = first; b < last; ++b) {
-      const std::int64_t end = std::min(whole - b * kBlock, kBlock);
-      SKEIN_UNROLL
-      for (int c = 0; c < kColumns; ++c) {
+    SKEIN_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      for (std::int64_t b = first; b < last; ++b) {
+        const std::int64_t end = std::min(whole - b * kBlock, kBlock);
         const std::uint8_t* codes = w.codes + ((column + c) * blocks + b) * QuantisedRows::kBlockBytes;
         const Block<kBits> block(codes, scales[c][b - first]);
         const auto multiply = [&](std::int64_t i) {
