@@ -34,12 +34,17 @@ struct ModelFlags {
   std::uint64_t expert_memory = 0;  // bytes; 0: all
   bool allow_other_base = false;
   std::string device, dtype;
+  int base_bits = 0;
 };
 
 // --base, --device, --dtype.
 void add_base_flags(CLI::App& command, ModelFlags& flags);
-// The above and --adapter, --library, --router and the router's switches.
+// --base-bits, whose numbers stay frozen.
+void add_base_bits(CLI::App& command, ModelFlags& flags);
+// --base, --device, --dtype, --base-bits, --adapter, --library, --router and the router's switches.
 void add_model_flags(CLI::App& command, ModelFlags& flags);
+// Where and how the base computes. Throws Failure (kUsage) on what is not there.
+ComputeOptions compute_options(const ModelFlags& flags);
 // Threads of libtorch too: call instead of apply_common_options. Throws Failure (kUsage) on a device that is not there.
 ModelOptions model_options(const ModelFlags& flags, const CommonOptions& common);
 // With --expert-memory: how often an expert was in memory, into the log, and {"hits", "misses", "bytes_read",

@@ -60,7 +60,7 @@ EngineOptions engine_options(const ServeFlags& flags, const std::string& library
   options.model.library = library;
   options.model.sentence_encoder = flags.model.sentence_encoder;
   options.model.allow_other_base = flags.model.allow_other_base;
-  options.model.compute = or_throw(compute_options(flags.model.device, flags.model.dtype));
+  options.model.compute = compute_options(flags.model);
   options.mixtures = flags.mixtures;
   options.cache_bytes = flags.cache_mib << 20;
   options.reuses_prefixes = !flags.no_prefix_reuse;
@@ -160,6 +160,7 @@ void add_serve_verb(CLI::App& program, Job& job) {
                                "skein serve --base models/smollm2.gguf --library pool\n"
                                "skein serve --config serve.yml --api-key-file keys.txt --host 0.0.0.0 --log json");
   add_base_flags(verb, flags->model);
+  add_base_bits(verb, flags->model);
   verb.get_option("--base")->required(false);  // the file of --config may have it
   const std::string experts = "Experts";
   CLI::Option* library =

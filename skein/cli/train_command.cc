@@ -175,7 +175,6 @@ int train_together(TrainFlags& flags, Comm& comm, const std::vector<std::string>
     take_train_flags(flags);
     refuse_existing(flags.report, flags.overwrite || flags.train.resume);
     options.recompute_blocks = flags.train.checkpoint_blocks;
-    options.compute = with_base_bits(options.compute, flags.base_bits);
     flags.train.program_version = SKEIN_VERSION;
     model = load_model(real_env(), options);
   });

@@ -287,21 +287,12 @@ TrainFlags::Paper rules_of(const TrainFlags& flags) {
 void add_train_flags(CLI::App& command, TrainFlags& flags) {
   set_defaults(flags);
   add_base_flags(command, flags.model);
+  if (flags.trained != Trained::kFull) add_base_bits(command, flags.model);
   command.add_option("--data", flags.data, "DATA to train on")->type_name("DATA")->required();
   if (flags.trained == Trained::kGate) {
     command.add_option("--expert", flags.folder, "Folder of the expert")->type_name("DIR")->required();
   } else {
     command.add_option("--out", flags.folder, "Folder to write")->type_name("DIR")->required();
-  }
-  if (flags.trained != Trained::kFull) {
-    command
-        .add_option(
-            "--base-bits", flags.base_bits,
-            "Keep the frozen base's linears in 8 or 4 bits (blocks of 64; NF4) instead of --dtype: less memory, "
-            "more time, nearly the same loss; on the CPU")
-        ->type_name("BITS")
-        ->check(CLI::IsMember(std::vector<int>{8, 4}))
-        ->group(kTraining);
   }
   if (flags.is_lora()) add_lora(command, flags);
   if (flags.is_mixture()) add_mixture(command, flags);
@@ -343,14 +334,6 @@ void take_train_flags(TrainFlags& flags) {
     or_throw(check_mixture_config(flags.mixture.config));
   }
   or_throw(check_train_options(train));
-}
-
-ComputeOptions with_base_bits(ComputeOptions compute, int base_bits) {
-  if (base_bits != 0 && !compute.device.is_cpu()) {
-    throw Failure({"--base-bits works on the CPU; give --device cpu with it", ErrorKind::kUsage});
-  }
-  compute.base_bits = base_bits;
-  return compute;
 }
 
 }  // namespace skein

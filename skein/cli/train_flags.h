@@ -21,7 +21,6 @@ struct TrainFlags {
   std::vector<std::string> data;
   std::string folder;  // --out, or --expert of a gate
   bool overwrite = false;
-  int base_bits = 0;
   std::string report;         // --report: a page
   std::string kind = "lora";  // of an expert
   std::string paper;
@@ -50,7 +49,5 @@ struct TrainFlags {
 void add_train_flags(CLI::App& command, TrainFlags& flags);
 // After the line was read: the paper's rules, names turned into settings. Throws Failure (kUsage).
 void take_train_flags(TrainFlags& flags);
-// --base-bits. Throws Failure (kUsage) where the device has no kernels for it.
-ComputeOptions with_base_bits(ComputeOptions compute, int base_bits);
 
 }  // namespace skein

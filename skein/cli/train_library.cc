@@ -146,9 +146,9 @@ int farm(FarmFlags& flags, Comm& comm) {
     base.base = plan.base;
     base.dtype = plan.dtype;
     base.device = plan.device;
+    base.base_bits = plan.base_bits;
     ModelOptions options = model_options(base, flags.common);
     options.recompute_blocks = plan.recompute;
-    options.compute = with_base_bits(options.compute, plan.base_bits);
     model = load_model(real_env(), options);
   });
   if (done) {

@@ -57,8 +57,13 @@ TEST(Decode, IsGreedyAsTheWholeSequenceComputedAnew) {
 }
 
 TEST(Decode, GivesABatchWhatItGivesOneAtATime) {
-  for (const Family family : {Family::kLlama, Family::kGemma3, Family::kT5}) {
-    const LoadedModel model = tiny_model(family);
+  for (const auto& [family, base_bits] : {std::pair{Family::kLlama, 0},
+                                          {Family::kGemma3, 0},
+                                          {Family::kT5, 0},
+                                          {Family::kLlama, 8},
+                                          {Family::kLlama, 4},
+                                          {Family::kT5, 8}}) {
+    const LoadedModel model = tiny_model(family, base_bits);
     std::vector<std::vector<TokenId>> prompts;
     for (int i = 0; i < 5; ++i) prompts.push_back(sample_prompt(i));
     for (const double temperature : {0.0, 1.0}) {

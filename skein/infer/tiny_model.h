@@ -75,12 +75,13 @@ inline void put_tiny_model(Env& env, const std::string& folder, Family family) {
                .dump());
 }
 
-// The base alone, computing in f32 on the CPU.
-inline LoadedModel tiny_model(Family family = Family::kLlama) {
+// The base alone, computing in f32 on the CPU; its matrices in few bits if told.
+inline LoadedModel tiny_model(Family family = Family::kLlama, int base_bits = 0) {
   const auto env = make_memory_env();
   put_tiny_model(*env, "base", family);
   ModelOptions options;
   options.base = "base";
+  options.compute.base_bits = base_bits;
   return load_model(*env, options);
 }
 

@@ -40,7 +40,7 @@ struct PlanOptions {
   bool dense = true;  // make dense masks: for gradients, and for devices without kernels of ours
 };
 // For weights like these, as grad mode is now.
-PlanOptions plan_options(const at::Tensor& weights, bool causal, std::int64_t window);
+PlanOptions plan_options(const at::TensorOptions& weights, bool causal, std::int64_t window);
 
 // A bias on the scores by distance: (H, queries, keys) for queries at positions past..past + queries - 1.
 class ScoreBias {

@@ -108,10 +108,9 @@ bool alike(const Segment& a, const Segment& b) {
 
 }  // namespace
 
-PlanOptions plan_options(const at::Tensor& weights, bool causal, std::int64_t window) {
-  const bool cpu = weights.is_cpu();
-  return {causal, window, cpu ? weights.options().dtype(c10::ScalarType::Float) : weights.options(),
-          !cpu || at::GradMode::is_enabled()};
+PlanOptions plan_options(const at::TensorOptions& weights, bool causal, std::int64_t window) {
+  const bool cpu = weights.device().is_cpu();
+  return {causal, window, cpu ? weights.dtype(c10::ScalarType::Float) : weights, !cpu || at::GradMode::is_enabled()};
 }
 
 bool AttentionPlan::has_cache() const {

@@ -32,8 +32,9 @@ LinearGroup group_of(at::Tensor weight, at::Tensor bias, const std::vector<std::
 // weights, biases (undefined: none) and slots in order; copies them into one tensor.
 LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
                               const std::vector<int>& slot_idxs);
-// Its weights in so few bits from now on, and no longer in any other form. On the CPU.
-void quantise(LinearGroup& group, int bits);
+// Its weights in so few bits from now on, in `memory` (as QuantisedWeight's), and no longer in any other form; dtype:
+// of what will be computed with them. On the CPU.
+void quantise(LinearGroup& group, int bits, c10::ScalarType dtype, const at::Tensor& memory = {});
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
 // The same, and `beside()` once: by the calling thread while the others begin the product, which it then joins. For
@@ -42,6 +43,9 @@ std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor&
                                      const std::function<void()>& beside);
 // The gradient of x from those of apply_frozen's outputs (undefined: none); undefined if there is none at all.
 at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tensor>& grads);
+// x (N, D_in) f32 or bf16, bias (D_out) of x's type or undefined -> (N, D_out). A gradient for x alone.
+at::Tensor quantised_linear(const at::Tensor& x, const std::shared_ptr<const QuantisedWeight>& weight,
+                            const at::Tensor& bias);
 // x (N, D_in), weight (D_out, D_in), bias (D_out) or undefined -> (N, D_out). A gradient for weight and bias
 // only if they were thawed.
 at::Tensor frozen_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -1,11 +1,14 @@
 #include "skein/nn/quantised_weight.h"
 
 #include <cmath>
+#include <cstring>
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include "skein/base/half.h"
+#include "skein/io/gguf_writer.h"
 #include "skein/nn/linear.h"
 
 namespace skein {
@@ -17,20 +20,22 @@ at::Tensor normal(std::vector<std::int64_t> shape, std::uint64_t seed) {
 
 // By the definition, number by number.
 at::Tensor restored_slowly(const at::Tensor& weight, int bits) {
+  const std::int64_t size = bits == 8 ? 32 : 64;
   const at::Tensor out = at::empty_like(weight);
   const auto in = weight.accessor<float, 2>();
   auto result = out.accessor<float, 2>();
   for (std::int64_t row = 0; row < weight.size(0); ++row) {
     for (std::int64_t column = 0; column < weight.size(1); ++column) {
-      const std::int64_t first = column / QuantisedWeight::kBlock * QuantisedWeight::kBlock;
+      const std::int64_t first = column / size * size;
       float magnitude = 0;
-      for (std::int64_t i = first; i < std::min(first + QuantisedWeight::kBlock, weight.size(1)); ++i) {
+      for (std::int64_t i = first; i < std::min(first + size, weight.size(1)); ++i) {
         magnitude = std::max(magnitude, std::abs(in[row][i]));
       }
+      const float scale = f16_to_f32(f32_to_f16(bits == 8 ? magnitude / 127 : magnitude));
       float best = INFINITY;
       const int count = bits == 8 ? 255 : 16;
       for (int i = 0; i < count; ++i) {
-        const float level = (bits == 8 ? static_cast<float>(i - 127) / 127 : QuantisedWeight::kLevels[i]) * magnitude;
+        const float level = (bits == 8 ? static_cast<float>(i - 127) : kNormalFloatLevels[i]) * scale;
         if (std::abs(level - in[row][column]) < std::abs(best - in[row][column])) best = level;
       }
       result[row][column] = best;
@@ -41,29 +46,60 @@ at::Tensor restored_slowly(const at::Tensor& weight, int bits) {
 
 TEST(QuantisedWeight, GivesTheNearestLevelOfEachBlock) {
   for (const int bits : {8, 4}) {
-    at::Tensor weight = normal({5, 150}, 1);  // blocks of 64, 64 and 22
+    at::Tensor weight = normal({5, 150}, 1);  // blocks of 64, 64 and 22, or of 32, ..., 32 and 22
     weight.select(0, 2).zero_();
     weight.narrow(1, 64, 64).mul_(100);
     const QuantisedWeight quantised(weight, bits);
     const at::Tensor expected = restored_slowly(weight, bits), found = quantised.rows(0, 5, at::kFloat);
-    // Halfway cases aside, the same level; its product is rounded twice, here or there.
-    EXPECT_LE(((found - expected).abs() / (expected.abs() + 1e-30)).max().item<double>(), 3e-7) << bits;
+    EXPECT_TRUE(found.equal(expected)) << bits;  // halfway cases aside, of which this draw has none
     EXPECT_TRUE(quantised.rows(1, 3, at::kFloat).equal(found.narrow(0, 1, 3)));
+    EXPECT_TRUE(quantised.rows(at::tensor({3, 1, 3}, at::kLong), at::kFloat)
+                    .equal(found.index_select(0, at::tensor({3, 1, 3}, at::kLong))));
     EXPECT_TRUE(quantised.rows(0, 5, at::kBFloat16).equal(found.to(at::kBFloat16)));
+  }
+}
+
+TEST(QuantisedWeight, KeepsTheBlocksOfQ8_0AsTheyAre) {
+  const at::Tensor weight = normal({4, 96}, 3) * 0.02;
+  std::vector<std::byte> blocks(4 * 3 * 34);
+  ASSERT_TRUE(quantize_q8_0(weight.const_data_ptr<float>(), weight.numel(), blocks.data()));
+  const at::Tensor stored = at::empty_like(weight);
+  for (std::int64_t i = 0; i < weight.numel(); ++i) {
+    const std::byte* block = blocks.data() + i / 32 * 34;
+    std::uint16_t scale = 0;
+    std::memcpy(&scale, block, 2);
+    stored.mutable_data_ptr<float>()[i] =
+        static_cast<float>(static_cast<std::int8_t>(block[2 + i % 32])) * f16_to_f32(scale);
+  }
+  EXPECT_TRUE(QuantisedWeight(stored, 8).rows(0, 4, at::kFloat).equal(stored));
+}
+
+TEST(QuantisedWeight, StaysFiniteWhereF16Ends) {
+  for (const int bits : {8, 4}) {
+    for (const float magnitude : {1e-30F, 1e-9F, 1e9F, 3e38F}) {
+      const at::Tensor weight = normal({2, 64}, 4) * magnitude;
+      const at::Tensor found = QuantisedWeight(weight, bits).rows(0, 2, at::kFloat);
+      EXPECT_TRUE(at::isfinite(found).all().item<bool>()) << magnitude;
+      EXPECT_LE(found.abs().max().item<float>(), weight.abs().max().item<float>() * 1.001F) << magnitude;
+    }
   }
 }
 
 TEST(QuantisedWeight, TakesTheBitsItSays) {
   const at::Tensor weight = normal({64, 512}, 2);
   EXPECT_EQ(QuantisedWeight(weight, 8).num_bytes() * 8, 64 * 512 * 85 / 10);
-  EXPECT_EQ(QuantisedWeight(weight, 4).num_bytes() * 8, 64 * 512 * 45 / 10);
+  EXPECT_EQ(QuantisedWeight(weight, 4).num_bytes() * 8, 64 * 512 * 425 / 100);
+  const at::Tensor memory = at::empty({QuantisedWeight::bytes_of(64, 512, 4)}, at::kByte);
+  EXPECT_TRUE(QuantisedWeight(weight, 4, memory)
+                  .rows(0, 64, at::kFloat)
+                  .equal(QuantisedWeight(weight, 4).rows(0, 64, at::kFloat)));
 }
 
 TEST(QuantisedWeight, AGroupComputesAndDifferentiatesWithItsRestoredNumbers) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const std::vector<at::Tensor> weights{normal({6, 70}, 1).to(dtype), normal({4, 70}, 2).to(dtype)};
     LinearGroup group = make_linear_group(weights, {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
-    quantise(group, 4);
+    quantise(group, 4, dtype);
     LinearGroup dense = make_linear_group({group.quantised->rows(0, 6, dtype), group.quantised->rows(6, 4, dtype)},
                                           {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
     at::Tensor gradients[2];

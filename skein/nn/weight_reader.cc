@@ -16,6 +16,26 @@ std::int64_t aligned_numel(const Shape& shape) {
   return (numel + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// Bits per number that a tensor is kept in; 0: as the compute type. The head and what may be the head decide over every
+// token, so they keep 8, as llama.cpp's 4-bit files do.
+int kept_bits(TensorRole role, int base_bits) {
+  if (role == TensorRole::kEmbedding || role == TensorRole::kHead) return base_bits == 0 ? 0 : 8;
+  return role == TensorRole::kLinear ? base_bits : 0;
+}
+
+std::int64_t aligned_code_bytes(const Shape& matrix, int bits) {
+  constexpr std::int64_t kLine = 64;
+  return (QuantisedWeight::bytes_of(matrix[0], matrix[1], bits) + kLine - 1) / kLine * kLine;
+}
+
+// What few bits are made of: 16 bits as they are stored, else f32, so that blocks of 8 bits are found again as they
+// were.
+c10::ScalarType read_as(const Checkpoint& weights, const std::string& name) {
+  const TensorInfo* info = weights.find(name);
+  if (info != nullptr && info->dtype == DType::kBF16) return c10::ScalarType::BFloat16;
+  return c10::ScalarType::Float;
+}
+
 // The module that owns a tensor: its name without the last component.
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
 
@@ -26,14 +46,29 @@ WeightReader::WeightReader(const BaseModel& base, const ComputeOptions& compute)
       compute_(compute),
       slots_(slot_names(base.config)),
       progress_("Reading weights", static_cast<std::int64_t>(tensor_names(base.config).size()), "tensors") {
-  std::int64_t total = 0;
+  std::int64_t total = 0, code_bytes = 0;
   for (TensorName& name : tensor_names(base.config)) {
-    if (compute.base_bits == 0 || name.role != TensorRole::kLinear) total += aligned_numel(name.shape);
+    if (const int bits = kept_bits(name.role, compute.base_bits); bits != 0) {
+      code_bytes += aligned_code_bytes(name.shape, bits);
+    } else {
+      total += aligned_numel(name.shape);
+    }
     names_[name.role].push_back(std::move(name));
   }
   arena_ = compute.device.is_cpu()
                ? empty_on_large_pages(total, compute.dtype)
                : at::empty({total}, at::TensorOptions().dtype(compute.dtype).device(compute.device));
+  if (compute.base_bits != 0) {
+    SKEIN_CHECK(compute.device.is_cpu());
+    code_arena_ = empty_on_large_pages(code_bytes, c10::ScalarType::Byte);
+  }
+}
+
+at::Tensor WeightReader::allocate_codes(const Shape& matrix, int bits) {
+  const std::int64_t bytes = QuantisedWeight::bytes_of(matrix[0], matrix[1], bits);
+  const at::Tensor memory = code_arena_.narrow(0, used_code_bytes_, bytes);
+  used_code_bytes_ += aligned_code_bytes(matrix, bits);
+  return memory;
 }
 
 at::Tensor WeightReader::allocate(const Shape& shape) {
@@ -68,6 +103,16 @@ at::Tensor WeightReader::next(TensorRole role) {
   return tensor;
 }
 
+TokenTable WeightReader::next_table(TensorRole role) {
+  const int bits = kept_bits(role, compute_.base_bits);
+  if (bits == 0) return TokenTable(next(role));
+  const TensorName& name = take(role);
+  const at::Tensor numbers = at::empty(name.shape, read_as(*base_.weights, name.name));
+  read(name, numbers);
+  return TokenTable(std::make_shared<const QuantisedWeight>(numbers, bits, allocate_codes(name.shape, bits)),
+                    compute_.dtype);
+}
+
 void WeightReader::replace_last(const at::Tensor& tensor, double offset) {
   tensors_.back().owner = tensor;
   tensors_.back().offset = offset;
@@ -89,21 +134,21 @@ LinearGroup WeightReader::next_linears(int count, bool biased) {
     SKEIN_CHECK(slot.d_in == weights.front().shape[1]);
   }
   const Shape shape{total_rows, weights.front().shape[1]};
-  const bool quantises = compute_.base_bits != 0;
+  const int bits = kept_bits(TensorRole::kLinear, compute_.base_bits);
   // Read into memory of its own where only its few bits will stay.
-  at::Tensor numbers = quantises ? at::empty(shape, compute_.dtype) : allocate(shape);
+  at::Tensor numbers = bits != 0 ? at::empty(shape, read_as(*base_.weights, weights.front().name)) : allocate(shape);
   LinearGroup group = group_of(std::move(numbers), biased ? allocate({total_rows}) : at::Tensor(), rows, slot_idxs);
   std::int64_t row = 0;
   for (int i = 0; i < count; row += rows[i++]) {
     read(weights[i], group.parts[i].weight);
-    if (!quantises) tensors_.push_back({weights[i].name, group.weight, row, rows[i]});
+    if (bits == 0) tensors_.push_back({weights[i].name, group.weight, row, rows[i]});
     if (!biased) continue;
     const TensorName& bias = take(TensorRole::kBias);
     SKEIN_CHECK(module_of(bias.name) == module_of(weights[i].name));
     read(bias, group.parts[i].bias);
     tensors_.push_back({bias.name, group.bias, row, rows[i]});
   }
-  if (quantises) quantise(group, compute_.base_bits);
+  if (bits != 0) quantise(group, bits, compute_.dtype, allocate_codes(shape, bits));
   return group;
 }
 

@@ -17,6 +17,7 @@
 #include "skein/nn/compute.h"
 #include "skein/nn/linear.h"
 #include "skein/nn/model_tensor.h"
+#include "skein/nn/token_table.h"
 #include "skein/spec/base_model.h"
 #include "skein/spec/tensor_names.h"
 
@@ -27,7 +28,8 @@ class WeightReader {
   // base: borrowed while the reader lives.
   WeightReader(const BaseModel& base, const ComputeOptions& compute);
 
-  at::Tensor next(TensorRole role);  // in compute dtype
+  at::Tensor next(TensorRole role);        // in compute dtype
+  TokenTable next_table(TensorRole role);  // the embedding or the head
   // The next `count` linears as one group; biased: each has a bias.
   LinearGroup next_linears(int count, bool biased = false);
   bool has_next(TensorRole role) const;
@@ -38,7 +40,8 @@ class WeightReader {
 
  private:
   const TensorName& take(TensorRole role);
-  at::Tensor allocate(const Shape& shape);  // in the arena
+  at::Tensor allocate(const Shape& shape);                   // in the arena
+  at::Tensor allocate_codes(const Shape& matrix, int bits);  // in the arena of few bits
   void read(const TensorName& name, at::Tensor out);
 
   const BaseModel& base_;
@@ -48,6 +51,8 @@ class WeightReader {
   std::vector<SlotName> slots_;
   at::Tensor arena_;  // all weights in forward order, as a pass reads them
   std::int64_t used_ = 0;
+  at::Tensor code_arena_;  // with base_bits: the matrices
+  std::int64_t used_code_bytes_ = 0;
   std::vector<ModelTensor> tensors_;  // handed out
   Progress progress_;
   std::int64_t num_read_ = 0;

@@ -5,6 +5,7 @@
 
 #include "skein/nn/backbone.h"
 #include "skein/nn/gemma/block.h"
+#include "skein/nn/token_table.h"
 
 namespace skein {
 
@@ -15,12 +16,12 @@ class Gemma : public Backbone {
   at::Tensor logits(const at::Tensor& hidden) const override;
 
  private:
-  at::Tensor embedding_;  // (V, D)
+  TokenTable embedding_;  // (V, D)
   float embedding_scale_;
   Rotary full_rotary_, sliding_rotary_;
   std::vector<GemmaBlock> blocks_;
   RmsNorm norm_;
-  at::Tensor head_;  // (V, D); tied: the embedding
+  TokenTable head_;  // (V, D); tied: the embedding
 };
 
 }  // namespace skein

@@ -1,9 +1,13 @@
 // Tensors as the kernels see them.
 #pragma once
 
+#include <atomic>
+#include <functional>
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include "skein/nn/kernels/row_dots.h"
 #include "skein/nn/kernels/row_ops.h"
 
 namespace skein {
@@ -22,6 +26,32 @@ inline bool has_plain_rows(const at::Tensor& x) { return x.numel() == 0 || x[0].
 inline at::Tensor with_plain_rows(const at::Tensor& x) { return has_plain_rows(x) ? x : x.contiguous(); }
 inline ConstRows rows_of(const at::Tensor& x) { return {x.const_data_ptr(), x.stride(0)}; }
 inline MutableRows mutable_rows_of(const at::Tensor& x) { return {x.mutable_data_ptr(), x.stride(0)}; }
+
+template <typename T>
+const T* data_or_null(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
+}
+
+// body(begin, end) over ranges of a product's outputs: each thread reads its part of the weights once, and all of x.
+// beside, if there is one: what the calling thread does first, while the others begin; whoever is free takes a range.
+template <typename Body>
+void parallel_outputs(const RowDots& shape, std::int64_t outputs, const Body& body,
+                      const std::function<void()>& beside = nullptr) {
+  const std::int64_t work = shape.depth * 4 * std::min<std::int64_t>(shape.rows, 8);
+  const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, work));
+  const std::int64_t quads = (outputs + 3) / 4;
+  const auto range = [&](std::int64_t first, std::int64_t last) { body(4 * first, std::min(4 * last, outputs)); };
+  if (!beside) return at::parallel_for(0, quads, grain, range);
+  const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const std::int64_t piece = std::max(grain, quads / (threads * 8) + 1);
+  std::atomic<std::int64_t> next = 0;
+  at::parallel_for(0, threads, 1, [&](std::int64_t thread, std::int64_t) {
+    if (thread == 0) beside();
+    for (std::int64_t at = next.fetch_add(piece); at < quads; at = next.fetch_add(piece)) {
+      range(at, std::min(quads, at + piece));
+    }
+  });
+}
 
 // body(begin, end) over rows of `width` elements; small work stays on the calling thread.
 template <typename Body>

@@ -5,6 +5,7 @@
 
 #include "skein/nn/backbone.h"
 #include "skein/nn/llama/block.h"
+#include "skein/nn/token_table.h"
 
 namespace skein {
 
@@ -15,11 +16,11 @@ class Llama : public Backbone {
   at::Tensor logits(const at::Tensor& hidden) const override;
 
  private:
-  at::Tensor embedding_;  // (V, D)
+  TokenTable embedding_;  // (V, D)
   Rotary rotary_;
   std::vector<LlamaBlock> blocks_;
   RmsNorm norm_;
-  at::Tensor head_;  // (V, D); tied: the embedding
+  TokenTable head_;  // (V, D); tied: the embedding
 };
 
 }  // namespace skein

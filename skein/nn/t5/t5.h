@@ -7,6 +7,7 @@
 #include "skein/nn/backbone.h"
 #include "skein/nn/t5/block.h"
 #include "skein/nn/t5/relative_bias.h"
+#include "skein/nn/token_table.h"
 
 namespace skein {
 
@@ -18,14 +19,14 @@ class T5 : public Backbone {
   at::Tensor logits(const at::Tensor& hidden) const override;
 
  private:
-  at::Tensor embedding_;  // (V, D)
+  TokenTable embedding_;  // (V, D)
   std::vector<T5EncoderBlock> encoder_;
   std::optional<RelativeBias> encoder_bias_;
   RmsNorm encoder_norm_;
   std::vector<T5DecoderBlock> decoder_;
   std::optional<RelativeBias> decoder_bias_;
   RmsNorm decoder_norm_;
-  at::Tensor head_;  // (V, D); tied: the embedding
+  TokenTable head_;  // (V, D); tied: the embedding
 };
 
 }  // namespace skein
