@@ -48,7 +48,9 @@ class QuantisedProduct : public torch::autograd::Function<QuantisedProduct> {
   }
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const auto capsule = ctx->saved_data["weight"].toCapsule();
-    return {static_cast<const KeptWeight&>(*capsule).weight->product_gradient(grads[0], 0), at::Tensor(), at::Tensor()};
+    at::Tensor grad;
+    static_cast<const KeptWeight&>(*capsule).weight->add_gradient(grad, grads[0]);
+    return {grad, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -129,8 +131,7 @@ at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tenso
     const std::int64_t rows = group.parts[i].weight.size(0);
     if (grad.defined()) {
       if (group.quantised) {
-        const at::Tensor part = group.quantised->product_gradient(grad, row);
-        sum = sum.defined() ? sum.add_(part) : part;
+        group.quantised->add_gradient(sum, grad, row);
       } else if (sum.defined()) {
         sum.addmm_(grad, group.parts[i].weight);
       } else {

@@ -141,9 +141,8 @@ at::Tensor QuantisedWeight::product(const at::Tensor& input, const at::Tensor& b
   return y;
 }
 
-at::Tensor QuantisedWeight::product_gradient(const at::Tensor& grad, std::int64_t first) const {
+void QuantisedWeight::add_gradient(at::Tensor& sum, const at::Tensor& grad, std::int64_t first) const {
   constexpr std::int64_t kRowsAtOnce = 4096;  // restored in memory: 10 MB of a head, not all its vocabulary
-  at::Tensor sum;                             // (N, D_in)
   for (std::int64_t row = 0; row < grad.size(1); row += kRowsAtOnce) {
     const std::int64_t count = std::min(kRowsAtOnce, grad.size(1) - row);
     const at::Tensor numbers = rows(first + row, count, grad.scalar_type());
@@ -154,7 +153,6 @@ at::Tensor QuantisedWeight::product_gradient(const at::Tensor& grad, std::int64_
       sum = at::mm(part, numbers);
     }
   }
-  return sum;
 }
 
 }  // namespace skein

@@ -27,8 +27,9 @@ class QuantisedWeight {
   at::Tensor rows(const at::Tensor& ids, c10::ScalarType dtype) const;  // ids (N) i64, within range -> (N, D_in)
   // x (N, D_in) f32 or bf16, bias (D_out) of x's type or undefined -> (N, D_out). No gradient.
   at::Tensor product(const at::Tensor& x, const at::Tensor& bias) const;
-  // The gradient of x, from columns [first, first + grad.size(1)) of the product's: (N, count) -> (N, D_in).
-  at::Tensor product_gradient(const at::Tensor& grad, std::int64_t first) const;
+  // Adds to the gradient of x (N, D_in; undefined: begins it) what comes from columns [first, first + grad.size(1)) of
+  // the product's.
+  void add_gradient(at::Tensor& sum, const at::Tensor& grad, std::int64_t first = 0) const;
   std::int64_t num_rows() const { return num_rows_; }
   std::int64_t num_bytes() const { return bytes_of(num_rows_, num_columns_, bits_); }
 
