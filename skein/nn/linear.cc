@@ -6,6 +6,7 @@
 #include "skein/base/check.h"
 #include "skein/nn/kernels/row_dots.h"
 #include "skein/nn/kernels/tensor_rows.h"
+#include "skein/nn/quantised_weight.h"
 
 namespace skein {
 namespace {
@@ -20,7 +21,7 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
   const std::int64_t num_rows = x.size(0), depth = x.size(1), outputs = weight.size(0);
   at::Tensor y = at::empty({num_rows, outputs}, x.options());
   const RowDots shape{num_rows, depth, x.stride(0), y.stride(0)};
-  parallel_outputs(shape, outputs, [&](std::int64_t begin, std::int64_t end) {
+  parallel_outputs(shape, outputs, 4, [&](std::int64_t begin, std::int64_t end) {
     if (x.scalar_type() == c10::ScalarType::Float) {
       row_dots_f32(shape, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), data_or_null<float>(bias),
                    y.mutable_data_ptr<float>(), begin, end);
@@ -101,8 +102,8 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
   return group_of(at::cat(weights), std::move(bias), rows, slot_idxs);
 }
 
-void quantise(LinearGroup& group, int bits, c10::ScalarType dtype, const at::Tensor& memory) {
-  const auto quantised = std::make_shared<const QuantisedWeight>(group.weight, bits, memory);
+void quantise(LinearGroup& group, c10::ScalarType dtype, const QuantisedOptions& options) {
+  const auto quantised = std::make_shared<const QuantisedWeight>(group.weight, options);
   std::vector<std::int64_t> rows;
   std::vector<int> slot_idxs;
   for (const FrozenLinear& part : group.parts) {

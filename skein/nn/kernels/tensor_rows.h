@@ -29,13 +29,15 @@ const T* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
 }
 
-// body(begin, end) over ranges of a product's outputs: each thread reads its part of the weights once, and all of x.
+// body(begin, end) over ranges of a product's outputs, from a multiple of `group` to another or the end: each thread
+// reads its part of the weights once, and all of x.
 template <typename Body>
-void parallel_outputs(const RowDots& shape, std::int64_t outputs, const Body& body) {
-  const std::int64_t work = shape.depth * 4 * std::min<std::int64_t>(shape.rows, 8);
+void parallel_outputs(const RowDots& shape, std::int64_t outputs, std::int64_t group, const Body& body) {
+  const std::int64_t work = shape.depth * group * std::min<std::int64_t>(shape.rows, 8);
   const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, work));
-  at::parallel_for(0, (outputs + 3) / 4, grain,
-                   [&](std::int64_t first, std::int64_t last) { body(4 * first, std::min(4 * last, outputs)); });
+  at::parallel_for(0, (outputs + group - 1) / group, grain, [&](std::int64_t first, std::int64_t last) {
+    body(group * first, std::min(group * last, outputs));
+  });
 }
 
 // body(begin, end) over rows of `width` elements; small work stays on the calling thread.
