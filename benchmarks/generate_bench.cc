@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   const auto started = std::chrono::steady_clock::now();
   ComputeOptions compute = or_throw(compute_options("cpu", argument(argc, argv, "dtype", "")));
   compute.base_bits = static_cast<int>(integer_argument(argc, argv, "base-bits", 0));
+  compute.eight_bit_inputs = compute.dtype == at::kBFloat16;
   set_compute_threads(static_cast<int>(integer_argument(argc, argv, "threads", 0)));
   const BaseModel base = or_throw(open_base_model(real_env(), argument(argc, argv, "base", "models/smollm2.gguf")));
   const auto backbone = load_backbone(base, compute);

@@ -218,6 +218,7 @@ void add_distill_verb(CLI::App& program, Job& job) {
       ->capture_default_str();
   add_overwrite_option(verb, flags->overwrite);
   add_model_flags(verb, flags->model);
+  flags->model.needs_gradients = true;
   add_prompt_flags(verb, flags->prompt);
   add_common_options(verb, flags->common);
   verb.callback([&job, flags] {

@@ -59,6 +59,7 @@ Json settings_of(const EvalFlags& flags, const ModelOptions& options) {
           {"only", options.router.only},
           {"without", options.router.without},
           {"bf16", options.compute.dtype == c10::ScalarType::BFloat16},
+          {"base_bits", options.compute.base_bits},
           {"scoring", flags.scoring},
           {"limit", flags.eval.limit},
           {"max_new_tokens", flags.eval.max_new_tokens},

@@ -32,7 +32,8 @@ void add_base_bits(CLI::App& command, ModelFlags& flags) {
       .add_option(
           "--base-bits", flags.base_bits,
           "Keep the base's matrices in 8 or 4 bits (8: as GGUF's Q8_0; 4: NF4 in blocks of 64, embedding and head "
-          "in 8), computing in --dtype: less memory, faster answers, nearly the same numbers; on the CPU")
+          "in 8), and round what enters a product to 8, but not in f32 nor in training: less memory, faster answers, "
+          "nearly the same numbers; on the CPU")
       ->type_name("BITS")
       ->check(CLI::IsMember(std::vector<int>{8, 4}))
       ->group("Model");
@@ -146,6 +147,7 @@ ComputeOptions compute_options(const ModelFlags& flags) {
     throw Failure({"--base-bits works on the CPU; give --device cpu with it", ErrorKind::kUsage});
   }
   compute.base_bits = flags.base_bits;
+  compute.eight_bit_inputs = compute.dtype == c10::ScalarType::BFloat16 && !flags.needs_gradients;
   return compute;
 }
 

@@ -35,6 +35,7 @@ struct ModelFlags {
   bool allow_other_base = false;
   std::string device, dtype;
   int base_bits = 0;
+  bool needs_gradients = false;  // set by the verbs that train
 };
 
 // --base, --device, --dtype.

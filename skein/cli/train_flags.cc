@@ -288,6 +288,7 @@ void add_train_flags(CLI::App& command, TrainFlags& flags) {
   set_defaults(flags);
   add_base_flags(command, flags.model);
   if (flags.trained != Trained::kFull) add_base_bits(command, flags.model);
+  flags.model.needs_gradients = true;
   command.add_option("--data", flags.data, "DATA to train on")->type_name("DATA")->required();
   if (flags.trained == Trained::kGate) {
     command.add_option("--expert", flags.folder, "Folder of the expert")->type_name("DIR")->required();

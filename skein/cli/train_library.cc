@@ -147,6 +147,7 @@ int farm(FarmFlags& flags, Comm& comm) {
     base.dtype = plan.dtype;
     base.device = plan.device;
     base.base_bits = plan.base_bits;
+    base.needs_gradients = true;
     ModelOptions options = model_options(base, flags.common);
     options.recompute_blocks = plan.recompute;
     model = load_model(real_env(), options);

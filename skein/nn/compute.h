@@ -13,7 +13,9 @@ namespace skein {
 struct ComputeOptions {
   c10::Device device = c10::Device(c10::DeviceType::CPU);
   c10::ScalarType dtype = c10::ScalarType::Float;  // weights and activations: Float or BFloat16
-  int base_bits = 0;  // of the frozen linears' weights: 8 or 4 (nn/quantised_weight.h, CPU); 0: dtype's
+  int base_bits = 0;  // of the frozen matrices: 8 or 4 (nn/quantised_weight.h, CPU); 0: dtype's
+  // With base_bits and bf16, where no gradient is asked for: what enters a product is rounded to 8 bits, for speed.
+  bool eight_bit_inputs = false;
 };
 
 // device: "cpu", "cuda", "cuda:K" or "" (cuda if there is one); dtype: "f32", "bf16" or "" (bf16 where the device

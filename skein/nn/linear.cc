@@ -6,6 +6,7 @@
 #include "skein/base/check.h"
 #include "skein/nn/kernels/row_dots.h"
 #include "skein/nn/kernels/tensor_rows.h"
+#include "skein/nn/quantised_weight.h"
 
 namespace skein {
 namespace {
@@ -21,19 +22,16 @@ at::Tensor dot_rows(const at::Tensor& input, const at::Tensor& weight, const at:
   const std::int64_t num_rows = x.size(0), depth = x.size(1), outputs = weight.size(0);
   at::Tensor y = at::empty({num_rows, outputs}, x.options());
   const RowDots shape{num_rows, depth, x.stride(0), y.stride(0)};
-  parallel_outputs(
-      shape, outputs,
-      [&](std::int64_t begin, std::int64_t end) {
-        if (x.scalar_type() == c10::ScalarType::Float) {
-          row_dots_f32(shape, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), data_or_null<float>(bias),
-                       y.mutable_data_ptr<float>(), begin, end);
-        } else {
-          row_dots_bf16(shape, data_or_null<std::uint16_t>(x), data_or_null<std::uint16_t>(weight),
-                        data_or_null<std::uint16_t>(bias), static_cast<std::uint16_t*>(y.mutable_data_ptr()), begin,
-                        end);
-        }
-      },
-      beside);
+  const auto multiply = [&](std::int64_t begin, std::int64_t end) {
+    if (x.scalar_type() == c10::ScalarType::Float) {
+      row_dots_f32(shape, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), data_or_null<float>(bias),
+                   y.mutable_data_ptr<float>(), begin, end);
+    } else {
+      row_dots_bf16(shape, data_or_null<std::uint16_t>(x), data_or_null<std::uint16_t>(weight),
+                    data_or_null<std::uint16_t>(bias), static_cast<std::uint16_t*>(y.mutable_data_ptr()), begin, end);
+    }
+  };
+  parallel_outputs(shape, outputs, 4, multiply, beside);
   return y;
 }
 
@@ -53,7 +51,9 @@ class QuantisedProduct : public torch::autograd::Function<QuantisedProduct> {
   }
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const auto capsule = ctx->saved_data["weight"].toCapsule();
-    return {static_cast<const KeptWeight&>(*capsule).weight->product_gradient(grads[0], 0), at::Tensor(), at::Tensor()};
+    at::Tensor grad;
+    static_cast<const KeptWeight&>(*capsule).weight->add_gradient(grad, grads[0]);
+    return {grad, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -117,8 +117,8 @@ LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std:
   return group_of(at::cat(weights), std::move(bias), rows, slot_idxs);
 }
 
-void quantise(LinearGroup& group, int bits, c10::ScalarType dtype, const at::Tensor& memory) {
-  const auto quantised = std::make_shared<const QuantisedWeight>(group.weight, bits, memory);
+void quantise(LinearGroup& group, c10::ScalarType dtype, const QuantisedOptions& options) {
+  const auto quantised = std::make_shared<const QuantisedWeight>(group.weight, options);
   std::vector<std::int64_t> rows;
   std::vector<int> slot_idxs;
   for (const FrozenLinear& part : group.parts) {
@@ -155,8 +155,7 @@ at::Tensor frozen_gradient(const LinearGroup& group, const std::vector<at::Tenso
     const std::int64_t rows = group.parts[i].weight.size(0);
     if (grad.defined()) {
       if (group.quantised) {
-        const at::Tensor part = group.quantised->product_gradient(grad, row);
-        sum = sum.defined() ? sum.add_(part) : part;
+        group.quantised->add_gradient(sum, grad, row);
       } else if (sum.defined()) {
         sum.addmm_(grad, group.parts[i].weight);
       } else {

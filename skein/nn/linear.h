@@ -8,9 +8,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "skein/nn/quantised_weight.h"
-
 namespace skein {
+
+class QuantisedWeight;
+struct QuantisedOptions;
 
 struct FrozenLinear {
   int slot_idx = -1;  // place in slot_names(config)
@@ -32,9 +33,9 @@ LinearGroup group_of(at::Tensor weight, at::Tensor bias, const std::vector<std::
 // weights, biases (undefined: none) and slots in order; copies them into one tensor.
 LinearGroup make_linear_group(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
                               const std::vector<int>& slot_idxs);
-// Its weights in so few bits from now on, in `memory` (as QuantisedWeight's), and no longer in any other form; dtype:
-// of what will be computed with them. On the CPU.
-void quantise(LinearGroup& group, int bits, c10::ScalarType dtype, const at::Tensor& memory = {});
+// Its weights in few bits from now on and no longer in any other form; dtype: of what will be computed with them. On
+// the CPU.
+void quantise(LinearGroup& group, c10::ScalarType dtype, const QuantisedOptions& options);
 // x (N, D_in) -> one (N, D_out) per part. The outputs may be strided views of one tensor.
 std::vector<at::Tensor> apply_frozen(const LinearGroup& group, const at::Tensor& x);
 // The same, and `beside()` once: by the calling thread while the others begin the product, which it then joins. For

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "skein/base/check.h"
 #include "skein/base/half.h"
+#include "skein/nn/kernels/quantised_rows.h"
 #include "skein/nn/kernels/tensor_rows.h"
 
 namespace skein {
@@ -16,110 +18,143 @@ namespace {
 constexpr float kLargestF16 = 65504;
 
 std::uint8_t nearest_level(float value) {
-  const float* levels = kNormalFloatLevels;
-  const auto above = std::lower_bound(levels, levels + 16, value) - levels;
+  const auto above = std::lower_bound(kLevels, kLevels + 16, value) - kLevels;
   if (above == 0) return 0;
   if (above == 16) return 15;
-  return static_cast<std::uint8_t>(value - levels[above - 1] <= levels[above] - value ? above - 1 : above);
+  const float below = static_cast<float>(kLevels[above - 1]), beyond = static_cast<float>(kLevels[above]);
+  return static_cast<std::uint8_t>(value - below <= beyond - value ? above - 1 : above);
 }
 
-// count numbers, at most a block's -> 32 bytes of codes, zeros before; the scale returned.
-std::uint16_t quantise_block(const float* values, std::int64_t count, int bits, std::uint8_t* codes) {
+// A row's numbers of one block, at most block_size(bits) -> its codes in the tile, zeros before; the scale returned.
+std::uint16_t quantise_block(const float* values, std::int64_t count, int bits, std::int64_t row, std::uint8_t* tile) {
   float magnitude = 0;
   for (std::int64_t i = 0; i < count; ++i) magnitude = std::max(magnitude, std::abs(values[i]));
-  const std::uint16_t scale = f32_to_f16(std::min(bits == 8 ? magnitude / 127 : magnitude, kLargestF16));
+  const std::uint16_t scale = f32_to_f16(std::min(magnitude / 127, kLargestF16));
   const float inverse = f16_to_f32(scale) > 0 ? 1 / f16_to_f32(scale) : 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    const float value = values[i] * inverse;
+    const float value = std::clamp(values[i] * inverse, -127.0F, 127.0F);
+    std::uint8_t& code = tile[64 * (i % 32 / 4) + 4 * row + i % 4];
     if (bits == 8) {
-      codes[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(std::lrint(std::clamp(value, -127.0F, 127.0F))));
+      code = static_cast<std::uint8_t>(std::lrint(value) + 128);
     } else {
-      codes[i % 32] |= static_cast<std::uint8_t>(nearest_level(value) << (i / 32 * 4));
+      code |= static_cast<std::uint8_t>(nearest_level(value) << (i / 32 * 4));
     }
   }
   return scale;
 }
 
-void restore_rows(const QuantisedRows& w, std::int64_t begin, std::int64_t end, float* out) {
+void restore(const QuantisedRows& w, std::int64_t begin, std::int64_t end, float* out) {
   restore_rows_f32(w, begin, end, out);
 }
-void restore_rows(const QuantisedRows& w, std::int64_t begin, std::int64_t end, std::uint16_t* out) {
+void restore(const QuantisedRows& w, std::int64_t begin, std::int64_t end, std::uint16_t* out) {
   restore_rows_bf16(w, begin, end, out);
 }
-
-// Row row_of(i) of w -> row i of out (count, K): restored beside it, as the kernels write whole blocks.
-template <typename T, typename RowOf>
-void restore_each(const QuantisedRows& w, std::int64_t count, T* out, const RowOf& row_of) {
-  parallel_rows(count, w.depth, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<T> numbers(static_cast<std::size_t>(w.depth + QuantisedRows::block_size(w.bits)));
-    for (std::int64_t i = begin; i < end; ++i) {
-      restore_rows(w, row_of(i), row_of(i) + 1, numbers.data());
-      std::copy_n(numbers.data(), w.depth, out + i * w.depth);
-    }
-  });
+void dots(const RowDots& shape, const float* x, const float* w, const float* bias, float* y, std::int64_t outputs) {
+  row_dots_f32(shape, x, w, bias, y, 0, outputs);
+}
+void dots(const RowDots& shape, const std::uint16_t* x, const std::uint16_t* w, const std::uint16_t* bias,
+          std::uint16_t* y, std::int64_t outputs) {
+  row_dots_bf16(shape, x, w, bias, y, 0, outputs);
 }
 
-template <typename RowOf>
-at::Tensor restored(const QuantisedRows& w, std::int64_t count, c10::ScalarType dtype, const RowOf& row_of) {
-  SKEIN_CHECK(dtype == c10::ScalarType::Float || dtype == c10::ScalarType::BFloat16);
-  at::Tensor out = at::empty({count, w.depth}, dtype);
-  if (dtype == c10::ScalarType::Float) {
-    restore_each(w, count, out.mutable_data_ptr<float>(), row_of);
-  } else {
-    restore_each(w, count, static_cast<std::uint16_t*>(out.mutable_data_ptr()), row_of);
+// Outputs [begin, end) with the restored numbers: some rows of w after the other in a buffer that stays in the cache,
+// where all rows of x meet them.
+template <typename T>
+void restored_dots(const RowDots& shape, const T* x, const QuantisedRows& w, const T* bias, T* y, std::int64_t begin,
+                   std::int64_t end) {
+  constexpr std::int64_t kPanelBytes = 64 << 10, kGroup = QuantisedRows::kGroup;
+  const std::int64_t row_bytes = std::max<std::int64_t>(1, w.depth * static_cast<std::int64_t>(sizeof(T)));
+  const std::int64_t panel = std::max<std::int64_t>(kGroup, kPanelBytes / row_bytes / kGroup * kGroup);
+  thread_local std::vector<T> numbers;
+  numbers.resize(static_cast<std::size_t>(panel * w.depth));
+  for (std::int64_t first = begin; first < end; first += panel) {
+    const std::int64_t count = std::min(panel, end - first);
+    restore(w, first, first + count, numbers.data());
+    dots(shape, x, numbers.data(), bias == nullptr ? nullptr : bias + first, y + first, count);
   }
-  return out;
+}
+
+template <typename T>
+T* elements(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 }  // namespace
 
-QuantisedWeight::QuantisedWeight(const at::Tensor& weight, int bits, const at::Tensor& memory)
-    : bits_(bits), num_rows_(weight.size(0)), num_columns_(weight.size(1)), memory_(memory) {
-  SKEIN_CHECK((bits == 8 || bits == 4) && weight.dim() == 2 && weight.device().is_cpu());
+QuantisedWeight::QuantisedWeight(const at::Tensor& weight, const QuantisedOptions& options)
+    : bits_(options.bits),
+      eight_bit_inputs_(options.eight_bit_inputs),
+      num_rows_(weight.size(0)),
+      num_columns_(weight.size(1)),
+      memory_(options.memory) {
+  SKEIN_CHECK((bits_ == 8 || bits_ == 4) && weight.dim() == 2 && weight.device().is_cpu());
   if (!memory_.defined()) memory_ = at::empty({num_bytes()}, c10::ScalarType::Byte);
   SKEIN_CHECK(memory_.scalar_type() == c10::ScalarType::Byte && memory_.is_contiguous());
   SKEIN_CHECK(memory_.numel() == num_bytes());
   memory_.zero_();
   const QuantisedRows to = kernel_rows();
-  const std::int64_t blocks = to.blocks(), block_size = QuantisedRows::block_size(bits);
-  auto* codes = const_cast<std::uint8_t*>(to.codes);
-  auto* scales = const_cast<std::uint16_t*>(to.scales);
-  parallel_rows(num_rows_, num_columns_, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
+  constexpr std::int64_t kGroup = QuantisedRows::kGroup;
+  const std::int64_t block_size = QuantisedRows::block_size(bits_), groups = (num_rows_ + kGroup - 1) / kGroup;
+  at::parallel_for(0, groups, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin * kGroup; row < std::min(end * kGroup, num_rows_); ++row) {
       const at::Tensor values = weight.select(0, row).to(at::kFloat).contiguous();
       const float* numbers = values.const_data_ptr<float>();
-      for (std::int64_t block = 0; block < blocks; ++block) {
-        const std::int64_t first = block * block_size, index = row * blocks + block;
-        scales[index] = quantise_block(numbers + first, std::min(block_size, num_columns_ - first), bits_,
-                                       codes + index * QuantisedRows::kBlockBytes);
+      for (std::int64_t block = 0; block < to.blocks(); ++block) {
+        const std::int64_t first = block * block_size, count = std::min(block_size, num_columns_ - first);
+        auto* tile = const_cast<std::uint8_t*>(to.tile(row / kGroup, block));
+        auto* scales = const_cast<std::uint16_t*>(to.tile_scales(row / kGroup, block));
+        scales[row % kGroup] = quantise_block(numbers + first, count, bits_, row % kGroup, tile);
       }
     }
   });
 }
 
 std::int64_t QuantisedWeight::bytes_of(std::int64_t rows, std::int64_t columns, int bits) {
-  const QuantisedRows shape{.bits = bits, .depth = columns};
-  return rows * shape.blocks() * (QuantisedRows::kBlockBytes + static_cast<std::int64_t>(sizeof(std::uint16_t)));
+  constexpr std::int64_t kGroup = QuantisedRows::kGroup;
+  const std::int64_t tiles = (rows + kGroup - 1) / kGroup * QuantisedRows{.bits = bits, .depth = columns}.blocks();
+  return tiles * (QuantisedRows::kTileBytes + kGroup * static_cast<std::int64_t>(sizeof(std::uint16_t)));
 }
 
 QuantisedRows QuantisedWeight::kernel_rows() const {
-  const QuantisedRows shape{.bits = bits_, .depth = num_columns_};
+  constexpr std::int64_t kScaleBytes = QuantisedRows::kGroup * static_cast<std::int64_t>(sizeof(std::uint16_t));
   const auto* codes = memory_.const_data_ptr<std::uint8_t>();
-  const auto* scales = codes + num_rows_ * shape.blocks() * QuantisedRows::kBlockBytes;
+  const auto* scales = codes + num_bytes() / (QuantisedRows::kTileBytes + kScaleBytes) * QuantisedRows::kTileBytes;
   return {bits_, num_columns_, codes, reinterpret_cast<const std::uint16_t*>(scales)};
 }
 
 at::Tensor QuantisedWeight::rows(std::int64_t first, std::int64_t count, c10::ScalarType dtype) const {
   SKEIN_CHECK(first >= 0 && first + count <= num_rows_);
-  return restored(kernel_rows(), count, dtype, [&](std::int64_t i) { return first + i; });
+  SKEIN_CHECK(dtype == c10::ScalarType::Float || dtype == c10::ScalarType::BFloat16);
+  at::Tensor out = at::empty({count, num_columns_}, dtype);
+  const QuantisedRows w = kernel_rows();
+  at::parallel_for(0, count, 64, [&](std::int64_t begin, std::int64_t end) {
+    if (dtype == c10::ScalarType::Float) {
+      restore(w, first + begin, first + end, elements<float>(out) + begin * num_columns_);
+    } else {
+      restore(w, first + begin, first + end, elements<std::uint16_t>(out) + begin * num_columns_);
+    }
+  });
+  return out;
 }
 
 at::Tensor QuantisedWeight::rows(const at::Tensor& ids, c10::ScalarType dtype) const {
   SKEIN_CHECK(ids.dim() == 1 && ids.scalar_type() == c10::ScalarType::Long && ids.device().is_cpu());
+  SKEIN_CHECK(dtype == c10::ScalarType::Float || dtype == c10::ScalarType::BFloat16);
   const at::Tensor plain = ids.contiguous();
   const auto* row_ids = plain.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < plain.numel(); ++i) SKEIN_CHECK(row_ids[i] >= 0 && row_ids[i] < num_rows_);
-  return restored(kernel_rows(), plain.numel(), dtype, [&](std::int64_t i) { return row_ids[i]; });
+  at::Tensor out = at::empty({plain.numel(), num_columns_}, dtype);
+  const QuantisedRows w = kernel_rows();
+  parallel_rows(plain.numel(), num_columns_, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (dtype == c10::ScalarType::Float) {
+        restore(w, row_ids[i], row_ids[i] + 1, elements<float>(out) + i * num_columns_);
+      } else {
+        restore(w, row_ids[i], row_ids[i] + 1, elements<std::uint16_t>(out) + i * num_columns_);
+      }
+    }
+  });
+  return out;
 }
 
 at::Tensor QuantisedWeight::product(const at::Tensor& input, const at::Tensor& bias,
@@ -130,24 +165,31 @@ at::Tensor QuantisedWeight::product(const at::Tensor& input, const at::Tensor& b
   at::Tensor y = at::empty({x.size(0), num_rows_}, x.options());
   const RowDots shape{x.size(0), num_columns_, x.stride(0), num_rows_};
   const QuantisedRows w = kernel_rows();
-  parallel_outputs(
-      shape, num_rows_,
-      [&](std::int64_t begin, std::int64_t end) {
-        if (x.scalar_type() == c10::ScalarType::Float) {
-          quantised_dots_f32(shape, x.const_data_ptr<float>(), w, data_or_null<float>(bias),
-                             y.mutable_data_ptr<float>(), begin, end);
-        } else {
-          quantised_dots_bf16(shape, data_or_null<std::uint16_t>(x), w, data_or_null<std::uint16_t>(bias),
-                              static_cast<std::uint16_t*>(y.mutable_data_ptr()), begin, end);
-        }
-      },
-      beside);
+  constexpr std::int64_t kGroup = QuantisedRows::kGroup;
+  const bool is_f32 = x.scalar_type() == c10::ScalarType::Float;
+  if (!is_f32 && eight_bit_inputs_) {
+    const EightBitInputs integers = eight_bit_inputs(data_or_null<std::uint16_t>(x), shape.rows, shape.x_stride, w);
+    const auto multiply = [&](std::int64_t begin, std::int64_t end) {
+      integer_dots(integers, w, data_or_null<std::uint16_t>(bias), elements<std::uint16_t>(y), shape.y_stride,
+                   num_rows_, begin / kGroup, (end + kGroup - 1) / kGroup);
+    };
+    parallel_outputs(shape, num_rows_, kGroup, multiply, beside);
+    return y;
+  }
+  const auto multiply = [&](std::int64_t begin, std::int64_t end) {
+    if (is_f32) {
+      restored_dots(shape, data_or_null<float>(x), w, data_or_null<float>(bias), elements<float>(y), begin, end);
+    } else {
+      restored_dots(shape, data_or_null<std::uint16_t>(x), w, data_or_null<std::uint16_t>(bias),
+                    elements<std::uint16_t>(y), begin, end);
+    }
+  };
+  parallel_outputs(shape, num_rows_, kGroup, multiply, beside);
   return y;
 }
 
-at::Tensor QuantisedWeight::product_gradient(const at::Tensor& grad, std::int64_t first) const {
+void QuantisedWeight::add_gradient(at::Tensor& sum, const at::Tensor& grad, std::int64_t first) const {
   constexpr std::int64_t kRowsAtOnce = 4096;  // restored in memory: 10 MB of a head, not all its vocabulary
-  at::Tensor sum;                             // (N, D_in)
   for (std::int64_t row = 0; row < grad.size(1); row += kRowsAtOnce) {
     const std::int64_t count = std::min(kRowsAtOnce, grad.size(1) - row);
     const at::Tensor numbers = rows(first + row, count, grad.scalar_type());
@@ -158,7 +200,6 @@ at::Tensor QuantisedWeight::product_gradient(const at::Tensor& grad, std::int64_
       sum = at::mm(part, numbers);
     }
   }
-  return sum;
 }
 
 }  // namespace skein

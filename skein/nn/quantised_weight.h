@@ -1,11 +1,15 @@
 // A frozen matrix in 8 or 4 bits per number (--base-bits): less memory, and less to read for each token.
 //
-// Each row is cut into blocks with one scale s each, an f16:
-//   8 bits   blocks of 32, w' = q s, s = max |w| / 127, q = round(w / s): GGUF's Q8_0, whose blocks stay as they are
-//   4 bits   blocks of 64, w' = s times the nearest of NormalFloat's 16 levels to w / s, s = max |w|
-//            (arXiv 2305.14314, appendix E)
-// So 8.5 or 4.25 bits in all. As in GGUF, a block of numbers all below some 1e-6 (8 bits) or 1e-8 (4 bits) becomes 0.
-// Products have the bits of those with the restored numbers in x's type (kernels/quantised_rows.h). CPU.
+// A number is an integer times its block's scale s, an f16: max |w| / 127 over the block.
+//   8 bits   blocks of 32, w' = q s, q = round(w / s): GGUF's Q8_0, whose blocks stay as they are
+//   4 bits   blocks of 64, w' = s times the nearest of 16 levels to w / s: NormalFloat's (arXiv 2305.14314, appendix
+//   E),
+//            times 127 and rounded
+// So 8.5 or 4.25 bits in all. As in GGUF, a block of numbers all below some 4e-6 becomes 0.
+//
+// Products with rows of x are those with the numbers w' in x's type; or, with eight_bit_inputs and x in bf16, x too is
+// rounded to integers in blocks of 32 (kernels/quantised_rows.h), as llama.cpp does: about as far off again as w' is
+// from w in 8 bits, and much faster. Either way a row of x gives the same bits in any company. CPU.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +17,20 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "skein/nn/kernels/quantised_rows.h"
-
 namespace skein {
+
+struct QuantisedRows;
+
+struct QuantisedOptions {
+  int bits = 8;                   // or 4
+  bool eight_bit_inputs = false;  // for passes without a gradient
+  at::Tensor memory;              // bytes_of() bytes (u8), written and kept; undefined: some of its own
+};
 
 class QuantisedWeight {
  public:
-  // weight (D_out, D_in): finite floats on the CPU. bits: 8 or 4. memory: bytes_of() bytes (u8), written and kept;
-  // undefined: some of its own.
-  QuantisedWeight(const at::Tensor& weight, int bits, const at::Tensor& memory = {});
+  // weight (D_out, D_in): finite floats on the CPU.
+  QuantisedWeight(const at::Tensor& weight, const QuantisedOptions& options);
   static std::int64_t bytes_of(std::int64_t rows, std::int64_t columns, int bits);
 
   at::Tensor rows(std::int64_t first, std::int64_t count, c10::ScalarType dtype) const;  // (count, D_in)
@@ -29,8 +38,9 @@ class QuantisedWeight {
   // x (N, D_in) f32 or bf16, bias (D_out) of x's type or undefined -> (N, D_out). No gradient. beside: as
   // apply_frozen's.
   at::Tensor product(const at::Tensor& x, const at::Tensor& bias, const std::function<void()>& beside = nullptr) const;
-  // The gradient of x, from columns [first, first + grad.size(1)) of the product's: (N, count) -> (N, D_in).
-  at::Tensor product_gradient(const at::Tensor& grad, std::int64_t first) const;
+  // Adds to the gradient of x (N, D_in; undefined: begins it) what comes from columns [first, first + grad.size(1)) of
+  // the product's.
+  void add_gradient(at::Tensor& sum, const at::Tensor& grad, std::int64_t first = 0) const;
   std::int64_t num_rows() const { return num_rows_; }
   std::int64_t num_bytes() const { return bytes_of(num_rows_, num_columns_, bits_); }
 
@@ -38,8 +48,9 @@ class QuantisedWeight {
   QuantisedRows kernel_rows() const;
 
   int bits_;
+  bool eight_bit_inputs_;
   std::int64_t num_rows_, num_columns_;
-  at::Tensor memory_;  // codes (D_out, blocks, 32 bytes), then scales (D_out, blocks)
+  at::Tensor memory_;  // the tiles, then their scales
 };
 
 }  // namespace skein

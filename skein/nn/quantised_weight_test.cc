@@ -9,6 +9,7 @@
 
 #include "skein/base/half.h"
 #include "skein/io/gguf_writer.h"
+#include "skein/nn/kernels/quantised_rows.h"
 #include "skein/nn/linear.h"
 
 namespace skein {
@@ -31,11 +32,11 @@ at::Tensor restored_slowly(const at::Tensor& weight, int bits) {
       for (std::int64_t i = first; i < std::min(first + size, weight.size(1)); ++i) {
         magnitude = std::max(magnitude, std::abs(in[row][i]));
       }
-      const float scale = f16_to_f32(f32_to_f16(bits == 8 ? magnitude / 127 : magnitude));
+      const float scale = f16_to_f32(f32_to_f16(magnitude / 127));
       float best = INFINITY;
       const int count = bits == 8 ? 255 : 16;
       for (int i = 0; i < count; ++i) {
-        const float level = (bits == 8 ? static_cast<float>(i - 127) : kNormalFloatLevels[i]) * scale;
+        const float level = static_cast<float>(bits == 8 ? i - 127 : kLevels[i]) * scale;
         if (std::abs(level - in[row][column]) < std::abs(best - in[row][column])) best = level;
       }
       result[row][column] = best;
@@ -49,7 +50,7 @@ TEST(QuantisedWeight, GivesTheNearestLevelOfEachBlock) {
     at::Tensor weight = normal({5, 150}, 1);  // blocks of 64, 64 and 22, or of 32, ..., 32 and 22
     weight.select(0, 2).zero_();
     weight.narrow(1, 64, 64).mul_(100);
-    const QuantisedWeight quantised(weight, bits);
+    const QuantisedWeight quantised(weight, {.bits = bits});
     const at::Tensor expected = restored_slowly(weight, bits), found = quantised.rows(0, 5, at::kFloat);
     EXPECT_TRUE(found.equal(expected)) << bits;  // halfway cases aside, of which this draw has none
     EXPECT_TRUE(quantised.rows(1, 3, at::kFloat).equal(found.narrow(0, 1, 3)));
@@ -71,14 +72,14 @@ TEST(QuantisedWeight, KeepsTheBlocksOfQ8_0AsTheyAre) {
     stored.mutable_data_ptr<float>()[i] =
         static_cast<float>(static_cast<std::int8_t>(block[2 + i % 32])) * f16_to_f32(scale);
   }
-  EXPECT_TRUE(QuantisedWeight(stored, 8).rows(0, 4, at::kFloat).equal(stored));
+  EXPECT_TRUE(QuantisedWeight(stored, {.bits = 8}).rows(0, 4, at::kFloat).equal(stored));
 }
 
 TEST(QuantisedWeight, StaysFiniteWhereF16Ends) {
   for (const int bits : {8, 4}) {
     for (const float magnitude : {1e-30F, 1e-9F, 1e9F, 3e38F}) {
       const at::Tensor weight = normal({2, 64}, 4) * magnitude;
-      const at::Tensor found = QuantisedWeight(weight, bits).rows(0, 2, at::kFloat);
+      const at::Tensor found = QuantisedWeight(weight, {.bits = bits}).rows(0, 2, at::kFloat);
       EXPECT_TRUE(at::isfinite(found).all().item<bool>()) << magnitude;
       EXPECT_LE(found.abs().max().item<float>(), weight.abs().max().item<float>() * 1.001F) << magnitude;
     }
@@ -87,19 +88,56 @@ TEST(QuantisedWeight, StaysFiniteWhereF16Ends) {
 
 TEST(QuantisedWeight, TakesTheBitsItSays) {
   const at::Tensor weight = normal({64, 512}, 2);
-  EXPECT_EQ(QuantisedWeight(weight, 8).num_bytes() * 8, 64 * 512 * 85 / 10);
-  EXPECT_EQ(QuantisedWeight(weight, 4).num_bytes() * 8, 64 * 512 * 425 / 100);
+  EXPECT_EQ(QuantisedWeight(weight, {.bits = 8}).num_bytes() * 8, 64 * 512 * 85 / 10);
+  EXPECT_EQ(QuantisedWeight(weight, {.bits = 4}).num_bytes() * 8, 64 * 512 * 425 / 100);
   const at::Tensor memory = at::empty({QuantisedWeight::bytes_of(64, 512, 4)}, at::kByte);
-  EXPECT_TRUE(QuantisedWeight(weight, 4, memory)
+  EXPECT_TRUE(QuantisedWeight(weight, {.bits = 4, .memory = memory})
                   .rows(0, 64, at::kFloat)
-                  .equal(QuantisedWeight(weight, 4).rows(0, 64, at::kFloat)));
+                  .equal(QuantisedWeight(weight, {.bits = 4}).rows(0, 64, at::kFloat)));
+}
+
+TEST(QuantisedWeight, MultipliesWithItsRestoredNumbers) {
+  for (const int bits : {8, 4}) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      // The second: more rows than a buffer of restored ones holds.
+      for (const auto& [outputs, depth] : {std::pair{37, 70}, {150, 1000}}) {
+        const QuantisedWeight quantised(normal({outputs, depth}, 1), {.bits = bits});
+        const at::Tensor numbers = quantised.rows(0, outputs, dtype), bias = normal({outputs}, 2).to(dtype);
+        for (const int rows : {0, 1, 2, 9, 40}) {
+          const at::Tensor x = normal({rows, depth}, 3).to(dtype);
+          EXPECT_TRUE(quantised.product(x, bias).equal(frozen_linear(x, numbers, bias)));
+          EXPECT_TRUE(quantised.product(x, {}).equal(frozen_linear(x, numbers, {})));
+        }
+      }
+    }
+  }
+}
+
+TEST(QuantisedWeight, WithEightBitInputsIsOffByHalfTheirSteps) {
+  for (const int bits : {8, 4}) {
+    const QuantisedWeight quantised(normal({37, 150}, 1), {.bits = bits, .eight_bit_inputs = true});
+    const at::Tensor numbers = quantised.rows(0, 37, at::kFloat);
+    const at::Tensor x = normal({9, 150}, 2).to(at::kBFloat16), wide = x.to(at::kFloat);
+    const at::Tensor exact = at::linear(wide, numbers);
+    // Of each block of 32 half a step, max |x| / 254, times what it meets; bf16's rounding of the result.
+    at::Tensor bound = exact.abs() * 0x1p-8 + 1e-5;
+    for (int first = 0; first < 150; first += 32) {
+      const int count = std::min(32, 150 - first);
+      bound += wide.narrow(1, first, count).abs().amax(1, true) / 254 *
+               numbers.narrow(1, first, count).abs().sum(1).unsqueeze(0);
+    }
+    const at::Tensor error = (quantised.product(x, {}).to(at::kFloat) - exact).abs();
+    EXPECT_TRUE((error <= bound).all().item<bool>());
+    EXPECT_GT(error.max().item<float>(), 0) << "nothing was rounded";
+    EXPECT_TRUE(quantised.product(wide, {}).equal(frozen_linear(wide, numbers, {}))) << "f32 is exact";
+  }
 }
 
 TEST(QuantisedWeight, AGroupComputesAndDifferentiatesWithItsRestoredNumbers) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const std::vector<at::Tensor> weights{normal({6, 70}, 1).to(dtype), normal({4, 70}, 2).to(dtype)};
     LinearGroup group = make_linear_group(weights, {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
-    quantise(group, 4, dtype);
+    quantise(group, dtype, {.bits = 4});
     LinearGroup dense = make_linear_group({group.quantised->rows(0, 6, dtype), group.quantised->rows(6, 4, dtype)},
                                           {normal({6}, 3).to(dtype), at::Tensor()}, {0, 1});
     at::Tensor gradients[2];

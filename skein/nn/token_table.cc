@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "skein/nn/linear.h"
+#include "skein/nn/quantised_weight.h"
 
 namespace skein {
 

@@ -6,9 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "skein/nn/quantised_weight.h"
-
 namespace skein {
+
+class QuantisedWeight;
 
 class TokenTable {
  public:

@@ -64,11 +64,11 @@ WeightReader::WeightReader(const BaseModel& base, const ComputeOptions& compute)
   }
 }
 
-at::Tensor WeightReader::allocate_codes(const Shape& matrix, int bits) {
+QuantisedOptions WeightReader::quantised(const Shape& matrix, int bits) {
   const std::int64_t bytes = QuantisedWeight::bytes_of(matrix[0], matrix[1], bits);
   const at::Tensor memory = code_arena_.narrow(0, used_code_bytes_, bytes);
   used_code_bytes_ += aligned_code_bytes(matrix, bits);
-  return memory;
+  return {.bits = bits, .eight_bit_inputs = compute_.eight_bit_inputs, .memory = memory};
 }
 
 at::Tensor WeightReader::allocate(const Shape& shape) {
@@ -109,8 +109,7 @@ TokenTable WeightReader::next_table(TensorRole role) {
   const TensorName& name = take(role);
   const at::Tensor numbers = at::empty(name.shape, read_as(*base_.weights, name.name));
   read(name, numbers);
-  return TokenTable(std::make_shared<const QuantisedWeight>(numbers, bits, allocate_codes(name.shape, bits)),
-                    compute_.dtype);
+  return TokenTable(std::make_shared<const QuantisedWeight>(numbers, quantised(name.shape, bits)), compute_.dtype);
 }
 
 void WeightReader::replace_last(const at::Tensor& tensor, double offset) {
@@ -148,7 +147,7 @@ LinearGroup WeightReader::next_linears(int count, bool biased) {
     read(bias, group.parts[i].bias);
     tensors_.push_back({bias.name, group.bias, row, rows[i]});
   }
-  if (bits != 0) quantise(group, bits, compute_.dtype, allocate_codes(shape, bits));
+  if (bits != 0) quantise(group, compute_.dtype, quantised(shape, bits));
   return group;
 }
 

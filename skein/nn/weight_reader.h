@@ -17,6 +17,7 @@
 #include "skein/nn/compute.h"
 #include "skein/nn/linear.h"
 #include "skein/nn/model_tensor.h"
+#include "skein/nn/quantised_weight.h"
 #include "skein/nn/token_table.h"
 #include "skein/spec/base_model.h"
 #include "skein/spec/tensor_names.h"
@@ -40,8 +41,8 @@ class WeightReader {
 
  private:
   const TensorName& take(TensorRole role);
-  at::Tensor allocate(const Shape& shape);                   // in the arena
-  at::Tensor allocate_codes(const Shape& matrix, int bits);  // in the arena of few bits
+  at::Tensor allocate(const Shape& shape);                    // in the arena
+  QuantisedOptions quantised(const Shape& matrix, int bits);  // in the arena of few bits
   void read(const TensorName& name, at::Tensor out);
 
   const BaseModel& base_;

@@ -8,10 +8,27 @@
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own _mm512_undefined_ps()
 #endif
-#include "skein/nn/kernels/row_dots_avx512.h"
+#include <immintrin.h>
+#define SKEIN_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
 namespace skein {
 namespace {
+
+SKEIN_BF16_TARGET inline __m512bh load(const std::uint16_t* from) {
+  return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from));
+}
+SKEIN_BF16_TARGET inline __m512bh load_first(const std::uint16_t* from, std::int64_t count) {
+  return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1ULL << count) - 1), from));
+}
+
+// The sums of the lanes of four vectors.
+SKEIN_BF16_TARGET inline __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
 
 // kRows x 4 outputs, one accumulator each, whichever way they are walked: so their bits do not depend on the tile.
 // kStream: the four rows of w one after the other, as they lie in memory, which the prefetcher follows at full speed;
@@ -34,10 +51,10 @@ SKEIN_BF16_TARGET void tile(const RowDots& shape, const std::uint16_t* x, const 
 #pragma GCC unroll 8
     for (int c = 0; c < 4; ++c) {
       for (std::int64_t k = 0; k < whole; k += 32) {
-        const __m512bh column = load_bf16(rows_of_w[c] + k);
+        const __m512bh column = load(rows_of_w[c] + k);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          sums[r][c] = _mm512_dpbf16_ps(sums[r][c], load_bf16(x + r * shape.x_stride + k), column);
+          sums[r][c] = _mm512_dpbf16_ps(sums[r][c], load(x + r * shape.x_stride + k), column);
         }
       }
     }
@@ -45,10 +62,10 @@ SKEIN_BF16_TARGET void tile(const RowDots& shape, const std::uint16_t* x, const 
     for (std::int64_t k = 0; k < whole; k += 32) {
       __m512bh column[4];
 #pragma GCC unroll 8
-      for (int c = 0; c < 4; ++c) column[c] = load_bf16(rows_of_w[c] + k);
+      for (int c = 0; c < 4; ++c) column[c] = load(rows_of_w[c] + k);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const __m512bh row = load_bf16(x + r * shape.x_stride + k);
+        const __m512bh row = load(x + r * shape.x_stride + k);
 #pragma GCC unroll 8
         for (int c = 0; c < 4; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], row, column[c]);
       }
@@ -57,15 +74,24 @@ SKEIN_BF16_TARGET void tile(const RowDots& shape, const std::uint16_t* x, const 
   if (whole < depth) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const __m512bh row = load_first_bf16(x + r * shape.x_stride + whole, depth - whole);
+      const __m512bh row = load_first(x + r * shape.x_stride + whole, depth - whole);
 #pragma GCC unroll 8
       for (int c = 0; c < 4; ++c) {
-        sums[r][c] = _mm512_dpbf16_ps(sums[r][c], row, load_first_bf16(rows_of_w[c] + whole, depth - whole));
+        sums[r][c] = _mm512_dpbf16_ps(sums[r][c], row, load_first(rows_of_w[c] + whole, depth - whole));
       }
     }
   }
+  const auto kept = static_cast<__mmask8>((1U << columns) - 1);
+  __m128 offset = _mm_setzero_ps();
+  if (bias != nullptr) {
+    offset = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(kept, bias)), 16));
+  }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) store_outputs(sums[r], bias, columns, y + r * shape.y_stride);
+  for (int r = 0; r < kRows; ++r) {
+    const __m128 dots = sum_lanes(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    const auto rounded = reinterpret_cast<__m128i>(_mm_cvtneps_pbh(_mm_add_ps(dots, offset)));
+    _mm_mask_storeu_epi16(y + r * shape.y_stride, kept, rounded);
+  }
 }
 
 using Tile = void (*)(const RowDots&, const std::uint16_t*, const std::uint16_t*, const std::uint16_t*, std::uint16_t*,

@@ -32,23 +32,26 @@ const T* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
 }
 
-// body(begin, end) over ranges of a product's outputs: each thread reads its part of the weights once, and all of x.
-// beside, if there is one: what the calling thread does first, while the others begin; whoever is free takes a range.
+// body(begin, end) over ranges of a product's outputs, from a multiple of `group` to another or the end: each thread
+// reads its part of the weights once, and all of x. beside, if there is one: what the calling thread does first, while
+// the others begin; whoever is free takes a range.
 template <typename Body>
-void parallel_outputs(const RowDots& shape, std::int64_t outputs, const Body& body,
+void parallel_outputs(const RowDots& shape, std::int64_t outputs, std::int64_t group, const Body& body,
                       const std::function<void()>& beside = nullptr) {
-  const std::int64_t work = shape.depth * 4 * std::min<std::int64_t>(shape.rows, 8);
+  const std::int64_t work = shape.depth * group * std::min<std::int64_t>(shape.rows, 8);
   const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, work));
-  const std::int64_t quads = (outputs + 3) / 4;
-  const auto range = [&](std::int64_t first, std::int64_t last) { body(4 * first, std::min(4 * last, outputs)); };
-  if (!beside) return at::parallel_for(0, quads, grain, range);
+  const std::int64_t groups = (outputs + group - 1) / group;
+  const auto range = [&](std::int64_t first, std::int64_t last) {
+    body(group * first, std::min(group * last, outputs));
+  };
+  if (!beside) return at::parallel_for(0, groups, grain, range);
   const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const std::int64_t piece = std::max(grain, quads / (threads * 8) + 1);
+  const std::int64_t piece = std::max(grain, groups / (threads * 8) + 1);
   std::atomic<std::int64_t> next = 0;
   at::parallel_for(0, threads, 1, [&](std::int64_t thread, std::int64_t) {
     if (thread == 0) beside();
-    for (std::int64_t at = next.fetch_add(piece); at < quads; at = next.fetch_add(piece)) {
-      range(at, std::min(quads, at + piece));
+    for (std::int64_t at = next.fetch_add(piece); at < groups; at = next.fetch_add(piece)) {
+      range(at, std::min(groups, at + piece));
     }
   });
 }
