@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "skein/base/concat.h"
+#include "skein/io/digest.h"
 #include "skein/io/json.h"
 
 namespace skein::merge {
@@ -22,6 +23,13 @@ std::vector<std::string> journal_paths(Env& env, const std::string& folder) {
 }
 
 std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+// The digest of a record's other fields, which damage of the line would not have.
+std::string seal_of(std::int64_t tensor_idx, const TensorRecord& record) {
+  Digest digest;
+  digest.update(concat(tensor_idx, " ", record.digest, " ", record.piece_bytes, " ", record.num_nonfinite));
+  return digest.hex();
+}
 
 Json facts_of(const InputFile& input) {
   return {{"path", input.path},
@@ -88,7 +96,8 @@ Status Journal::add(const std::vector<std::pair<std::size_t, TensorRecord>>& rec
     lines += line_of({{"tensor", tensor_idx},
                       {"digest", record.digest},
                       {"piece_bytes", record.piece_bytes},
-                      {"nonfinite", record.num_nonfinite}});
+                      {"nonfinite", record.num_nonfinite},
+                      {"seal", seal_of(static_cast<std::int64_t>(tensor_idx), record)}});
   }
   SKEIN_TRY(file_->append(std::as_bytes(std::span(lines))));
   return file_->sync();
@@ -111,6 +120,8 @@ Result<std::map<std::size_t, TensorRecord>> read_journals(Env& env, const std::s
       SKEIN_ASSIGN(record.piece_bytes, json_integer(line, "piece_bytes", std::nullopt, where));
       SKEIN_ASSIGN(const auto num_nonfinite, json_integer(line, "nonfinite", std::nullopt, where));
       record.num_nonfinite = static_cast<std::uint64_t>(num_nonfinite);
+      SKEIN_ASSIGN(const std::string seal, json_string(line, "seal", "", where));
+      if (seal != seal_of(tensor_idx, record)) continue;  // damaged: that tensor is made again
       if (tensor_idx < 0 || static_cast<std::size_t>(tensor_idx) >= plan.tensors.size() || record.piece_bytes < 1) {
         return Error{concat(where, " names no tensor of this merge; --overwrite begins anew")};
       }

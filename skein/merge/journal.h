@@ -1,7 +1,7 @@
 // What of an unfinished merge is safely on the disk: one line per finished tensor, written after its bytes were synced.
 //
 // A journal belongs to a plan: its first line holds the plan's digest and its inputs. A line that a crash cut short is
-// no line. Each rank has its own, so that nobody writes to another's.
+// no line, and a record whose seal differs is passed over. Each rank has its own, so that nobody writes to another's.
 #pragma once
 
 #include <map>

@@ -311,6 +311,60 @@ TEST_F(RunMergeTest, VerifyNamesTheTensorThatDiffersAndTheFileThatIsGone) {
   EXPECT_THAT(differences[1], HasSubstr("file config.json"));
 }
 
+// Every byte of a manifest damaged in turn: an error, a difference, or a byte that nothing depends on.
+TEST_F(RunMergeTest, VerifyEndsInAnErrorOrAReportWhateverByteOfTheManifestIsDamaged) {
+  ASSERT_TRUE(merge(*env_).ok());
+  const std::string path = join_path("out", kManifestName);
+  const std::string whole = or_throw(read_text_file(*env_, path));
+  std::size_t num_noticed = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    std::string damaged = whole;
+    damaged[i] = static_cast<char>(damaged[i] ^ (i % 2 == 0 ? 1 : 0x80));
+    or_throw(write_text_atomically(*env_, path, damaged));
+    const auto report = verify_output(*env_, "out");
+    num_noticed += report.ok() && report->differences.empty() ? 0 : 1;
+  }
+  EXPECT_GT(num_noticed, whole.size() / 2) << "bytes above 127 alone spoil the UTF-8 of every second";
+}
+
+// A journal is believed where the bytes have its digests: damage of it costs work, never bytes.
+TEST_F(RunMergeTest, WhateverByteOfAJournalIsDamagedResumingGivesTheRightBytesOrAnError) {
+  ASSERT_TRUE(merge(*env_).ok());
+  const auto expected = content("out");
+  or_throw(env_->remove_tree("out"));
+  const auto fault = make_fault_env(*env_);
+  const std::string journal = join_path(unfinished_path("out"), "journal-0.jsonl");
+  const auto num_lines = [&] {
+    const auto text = read_text_file(*env_, journal);
+    return text.ok() ? std::count(text->begin(), text->end(), '\n') : 0;
+  };
+  for (std::int64_t n = 0; num_lines() < 4; ++n) {
+    or_throw(env_->remove_tree(unfinished_path("out")));
+    fault->set_plan({.fail_at_operation = n});
+    ASSERT_FALSE(merge(*fault).ok()) << "no run left a journal of three tensors";
+  }
+  const auto left = content(unfinished_path("out"));
+  const std::string whole = left.at("journal-0.jsonl");
+  int num_refused = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    for (const auto& [name, bytes] : left) {
+      or_throw(env_->make_folders(unfinished_path("out")));
+      or_throw(write_text_atomically(*env_, join_path(unfinished_path("out"), name), bytes));
+    }
+    std::string damaged = whole;
+    damaged[i] = static_cast<char>(damaged[i] ^ 1);
+    or_throw(write_text_atomically(*env_, journal, damaged));
+    const auto resumed = merge(*env_, [](auto& own) { own.resume = true; });
+    num_refused += resumed.ok() ? 0 : 1;
+    if (resumed.ok()) {
+      expect_content(expected, concat("with byte ", i, " of the journal damaged"));
+      if (HasFatalFailure()) return;
+    }
+    or_throw(env_->remove_tree("out"));
+  }
+  EXPECT_GT(num_refused, 0);
+}
+
 TEST_F(RunMergeTest, CountsWhatIsNotFinite) {
   auto tensors = test_tensors();
   std::vector<NamedTensor> named;
