@@ -79,7 +79,10 @@ TEST_F(StageAdapter, ReadsPlainFilesOnlyAndNoLargerOnesThanAllowed) {
   fs::create_directories(allowed() + "/pipe");
   ASSERT_EQ(mkfifo((allowed() + "/pipe/adapter_config.json").c_str(), 0600), 0);
   EXPECT_THAT(refusal("pipe"), HasSubstr("no plain file"));
-  EXPECT_THAT(refusal("good", {.max_bytes = 3}), HasSubstr("at most 3"));
+  // 2 bytes of configuration, 7 of tensors, 5 of gates.
+  EXPECT_EQ(refusal("good", {.max_bytes = 14}), "accepted");
+  EXPECT_THAT(refusal("good", {.max_bytes = 13}), HasSubstr("'phatgoose.safetensors' has 5 bytes; 4 are left"));
+  EXPECT_THAT(refusal("good", {.max_gates = 0}), HasSubstr("more than 0 files"));
 }
 
 }  // namespace

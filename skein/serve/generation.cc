@@ -65,6 +65,9 @@ Generation::Generation(GenerationSetting setting, GenerationRequest request)
 
 void Generation::start(const std::vector<std::vector<TokenId>>& prompts, const std::vector<std::string>& prompt_texts) {
   choices_.resize(prompts.size() * static_cast<std::size_t>(request_.n));
+  // The part in front has no line break, so that no salt can spell another client's scope.
+  const std::string scope =
+      request_.cache_salt.empty() ? setting_.prefix_scope : concat(setting_.prefix_scope, "\n", request_.cache_salt);
   const std::uint64_t seed = request_.seed ? *request_.seed : drawn_seed();
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     const std::size_t prompt_idx = i / static_cast<std::size_t>(request_.n);
@@ -74,6 +77,7 @@ void Generation::start(const std::vector<std::vector<TokenId>>& prompts, const s
     Request wanted{.prompt = prompts[prompt_idx],
                    .input_text = prompt_texts[prompt_idx],
                    .client = setting_.client,
+                   .prefix_scope = scope,
                    .model = setting_.choice,
                    .sampling = request_.sampling,
                    .stop = request_.stop,

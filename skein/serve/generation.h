@@ -32,6 +32,7 @@ struct GenerationSetting {
   ModelChoice choice;  // with the request's changes to the router
   std::vector<std::string> experts;
   std::string client;
+  std::string prefix_scope;  // Request::prefix_scope, but for the request's own cache_salt
   std::chrono::steady_clock::time_point arrived;
   std::function<void(const AnswerFacts&)> on_end;  // once, when the answer is complete
 };

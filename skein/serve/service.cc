@@ -324,6 +324,7 @@ GenerationSetting Service::setting_of(const std::shared_ptr<Call>& call, const M
           .choice = model.choice,
           .experts = model.experts,
           .client = call->client,
+          .prefix_scope = options_.keys.is_open() ? "" : call->client,
           .arrived = call->arrived,
           .on_end = [this, call](const AnswerFacts& facts) {
             call->logged.end = facts.end;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "skein/base/concat.h"
@@ -223,6 +224,24 @@ TEST_F(ServiceTest, AsksForAKeyOnEveryRouteOfTheApiHoweverItIsSpelled) {
     EXPECT_EQ(send("GET", path)->answer.status, 200) << path;
   // Names of models are for those with a key.
   EXPECT_THAT(send("GET", "/openapi.json")->answer.body, Not(HasSubstr("mood")));
+}
+
+TEST_F(ServiceTest, EachKeyHasPromptsOfItsOwn) {
+  const auto scope = [&](const std::string& key, const std::string& salt) {
+    Json body = Json::parse(kChat);
+    if (!salt.empty()) body["cache_salt"] = salt;
+    const HttpHeaders headers = {{"content-type", "application/json"}, {"authorization", "Bearer " + key}};
+    EXPECT_EQ(send("POST", "/v1/chat/completions", body.dump(), headers)->answer.status, 200);
+    return engine_.requests.back().prefix_scope;
+  };
+  EXPECT_EQ(scope("", ""), "");  // without keys everybody is one
+  options_.keys = keys("first-key\nsecond-key\n");
+  service_ = nullptr;
+  std::vector<std::string> scopes = {scope("first-key", ""),   scope("second-key", ""),     scope("first-key", "a"),
+                                     scope("second-key", "a"), scope("first-key", "key 1"), scope("first-key", "b")};
+  EXPECT_EQ(scope("first-key", "a"), scopes[2]);
+  std::sort(scopes.begin(), scopes.end());
+  EXPECT_EQ(std::adjacent_find(scopes.begin(), scopes.end()), scopes.end());
 }
 
 TEST_F(ServiceTest, AnswersToNamesOfItsOwnMachineOnLoopback) {
