@@ -24,6 +24,7 @@ class StageAdapter : public ::testing::Test {
     put("allowed/good/adapter_config.json", "{}");
     put("allowed/good/adapter_model.safetensors", "tensors");
     put("allowed/good/adapter_model.bin", "pickle");
+    put("allowed/good/modeling_adapter.py", "code");
     put("allowed/good/gates/phatgoose.safetensors", "gates");
     put("secret/adapter_config.json", "secret");
   }
@@ -50,6 +51,7 @@ TEST_F(StageAdapter, CopiesTheFilesOfAnAdapterAndNoPickle) {
   EXPECT_TRUE(fs::exists(staging() + "/adapter_model.safetensors"));
   EXPECT_TRUE(fs::exists(staging() + "/gates/phatgoose.safetensors"));
   EXPECT_FALSE(fs::exists(staging() + "/adapter_model.bin"));
+  EXPECT_FALSE(fs::exists(staging() + "/modeling_adapter.py"));
   EXPECT_EQ(refusal(allowed() + "/good"), "accepted");
 }
 

@@ -58,6 +58,8 @@ class ContinuousEngine : public Engine {
           wake_.notify_all();
           return id;
         }
+      } catch (const TooManyRouters& failure) {
+        refusal = Refusal{Refusal::Reason::kQueueFull, failure.what()};
       } catch (const Failure& failure) {
         refusal = Refusal{Refusal::Reason::kUnknownModel, failure.what()};
       }

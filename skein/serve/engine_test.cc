@@ -7,9 +7,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <set>
+#include <thread>
 
+#include "skein/base/concat.h"
 #include "skein/infer/decode.h"
 #include "skein/serve/fair_queue.h"
 #include "skein/serve/prefix_cache.h"
@@ -327,6 +330,59 @@ TEST(Engine, AnExpertAddedOnDiskIsThereAfterAReload) {
   EXPECT_EQ(tiny.answer({.prompt = {5, 6, 7}, .model = added, .max_new_tokens = 10}).tokens,
             decoded_alone(tiny, added, {5, 6, 7}, {.max_new_tokens = 10}).tokens);
   EXPECT_EQ(before->wait().tokens.size(), 80u);
+}
+
+TEST(Engine, AnExpertThatWasReplacedAnswersAsOnAColdServer) {
+  const std::vector<TokenId> prompt = testing::tiny_prompts()[2];
+  for (const ModelChoice& choice :
+       {ModelChoice{.kind = ModelChoice::Kind::kExpert, .name = "two"},
+        ModelChoice{.kind = ModelChoice::Kind::kRouter, .router = default_router("phatgoose")}}) {
+    TinyEngine tiny(Family::kLlama);
+    const auto ask = [&] { return tiny.answer({.prompt = prompt, .model = choice, .max_new_tokens = 20}); };
+    const std::vector<TokenId> before = ask().tokens;
+    EXPECT_GT(ask().finish.reused_tokens, 0);
+    Library library = or_throw(open_library(*tiny.env, "pool"));
+    or_throw(remove_expert(*tiny.env, library, "two"));
+    or_throw(tiny.env->remove_tree("two"));
+    testing::put_tiny_expert(*tiny.env, "two", 77);
+    tiny.engine().reload();
+    const Answer after = ask();
+    EXPECT_EQ(after.finish.reused_tokens, 0);
+    EXPECT_NE(after.tokens, before);
+    EXPECT_EQ(after.tokens, decoded_alone(tiny, choice, prompt, {.max_new_tokens = 20}).tokens);
+  }
+}
+
+// For the address and thread sanitizers above all.
+TEST(Engine, ReloadsUnderLoadWithoutHarm) {
+  TinyEngine tiny(Family::kLlama);
+  tiny.engine();
+  std::vector<std::thread> clients;
+  std::atomic<int> num_answers = 0;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&tiny, &num_answers, i] {
+      for (int round = 0; round < 12; ++round) {
+        const auto sink = std::make_shared<KeepingSink>();
+        const ModelChoice& choice = testing::tiny_choices()[static_cast<std::size_t>(i + round) % 4];
+        const auto outcome = tiny.engine().submit(
+            {.prompt = testing::tiny_prompts()[2], .model = choice, .max_new_tokens = 15, .ignore_end = true}, sink);
+        if (round % 5 == 4) tiny.engine().cancel(std::get<RequestId>(outcome));
+        num_answers += sink->wait().finish.failure.empty();
+      }
+    });
+  }
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = concat("more", i);
+    testing::put_tiny_expert(*tiny.env, name, static_cast<std::uint64_t>(20 + i));
+    tiny.engine().reload();
+    Library library = or_throw(open_library(*tiny.env, "pool"));
+    if (i % 2 == 1) or_throw(remove_expert(*tiny.env, library, name));
+    tiny.engine().reload();
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(num_answers, 48);
+  tiny.engine().stop(std::chrono::milliseconds(0));
+  EXPECT_EQ(tiny.engine().stats().pages_used, 0);
 }
 
 TEST(Engine, EmbedsByTheMeanOfTheLastHiddenStates) {

@@ -236,5 +236,27 @@ TEST(ModelPool, ExpertsThatAreNoLongerServedAreFreed) {
   EXPECT_TRUE(bank.expired());
 }
 
+// Settings come from requests: a client that makes up new ones must not fill the memory with gates.
+TEST(ModelPool, HoldsABoundedNumberOfRouterSettings) {
+  testing::TinyEngine tiny(Family::kLlama);
+  ModelPool pool(*tiny.env, tiny.options);
+  const auto router = [](int i) {
+    ModelChoice choice{.kind = ModelChoice::Kind::kRouter, .router = default_router("phatgoose")};
+    choice.router.temperature = 1 + i;
+    return choice;
+  };
+  std::vector<std::weak_ptr<const ServedModel>> made;
+  for (int i = 0; i < 100; ++i) made.push_back(pool.resolve(router(i)));
+  EXPECT_LE(std::count_if(made.begin(), made.end(), [](const auto& weak) { return !weak.expired(); }), 32);
+  EXPECT_FALSE(made.back().expired());
+  std::vector<std::shared_ptr<const ServedModel>> used;
+  EXPECT_THROW(for (int i = 0; i < 100; ++i) used.push_back(pool.resolve(router(i))), TooManyRouters);
+  EXPECT_EQ(used.size(), 32u);
+  EXPECT_NO_THROW(pool.resolve(router(0)));  // one of those in use
+  EXPECT_NO_THROW(pool.resolve({.kind = ModelChoice::Kind::kExpert, .name = "two"}));
+  used.pop_back();
+  EXPECT_NO_THROW(pool.resolve(router(200)));
+}
+
 }  // namespace
 }  // namespace skein

@@ -324,6 +324,32 @@ TEST_F(ServiceTest, DescribesEveryRoute) {
   }
 }
 
+TEST_F(ServiceTest, LogsNothingThatClientsSay) {
+  options_.log = LogKind::kJson;
+  options_.keys = keys("a-secret-key\n");
+  const HttpHeaders good = {{"content-type", "application/json"}, {"authorization", "Bearer a-secret-key"}};
+  const HttpHeaders wrong = {{"content-type", "application/json"}, {"authorization", "Bearer a-secret-kex"}};
+  ::testing::internal::CaptureStderr();
+  send("POST", "/v1/chat/completions?key=a-secret-query", R"({"messages": [{"role": "user", "content": "a secret"}]})",
+       good);
+  send("POST", "/v1/chat/completions", "{\"a secret", good);
+  send("GET", "/v1/models/a-secret-name", "", good);
+  send("GET", "/v1/models", "", wrong);
+  send("GET", "/a-secret-path", "", good);
+  send("SECRET", "/v1/models", "", good);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 6) << log;
+  EXPECT_THAT(log, Not(HasSubstr("secret"))) << log;
+  EXPECT_THAT(log, Not(HasSubstr("SECRET")));
+  EXPECT_THAT(log, Not(HasSubstr("hello")));
+}
+
+TEST_F(ServiceTest, TextsAreNoTemplates) {
+  send("POST", "/v1/chat/completions", R"({"messages": [{"role": "user", "content": "{{ 7 * 7 }}{% raw %}"}]})");
+  EXPECT_EQ(engine_.tokenizer().decode(engine_.requests.back().prompt, /*skip_special=*/false),
+            "[user]{{ 7 * 7 }}{% raw %}<eos>");
+}
+
 TEST(RequestLog, HoldsNoTextOfTheClientsOwn) {
   LoggedRequest request{.id = "1", .remote = "10.0.0.1", .method = "POST", .route = "/v1/completions", .status = 200};
   const auto line = parse_json(log_line(LogKind::kJson, request), "line");
