@@ -89,26 +89,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool is_complete_ = false;  // drain() alone
 };
 
-// Embeddings: the same for the vectors of several texts.
-class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
- public:
-  EmbeddingJob(GenerationSetting setting, EmbeddingRequest request);
-  void start(const std::vector<std::vector<TokenId>>& prompts);  // throws ApiFailure
-  void cancel();
-
- private:
-  class Sink;
-  void ended(std::size_t index, Finish finish);
-  void answer();
-
-  const GenerationSetting setting_;
-  const EmbeddingRequest request_;
-  std::mutex mutex_;
-  std::vector<RequestId> ids_;
-  std::vector<std::optional<Finish>> ends_;
-  std::size_t num_ended_ = 0;
-};
-
 // A refusal of the engine as an error of the API.
 ApiError refusal_error(const Refusal& refusal);
 
