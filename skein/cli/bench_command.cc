@@ -16,7 +16,7 @@
 namespace skein {
 namespace {
 
-constexpr void (*kBenches[])(CLI::App&, Job&) = {add_merge_bench, add_train_bench};
+constexpr void (*kBenches[])(CLI::App&, Job&) = {add_merge_bench, add_train_bench, add_serve_bench};
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "skein/base/check.h"
 #include "skein/base/concat.h"
@@ -21,6 +23,14 @@
 
 namespace skein {
 namespace {
+
+std::string last_bytes(int file, off_t most) {
+  const off_t size = std::max<off_t>(0, ::lseek(file, 0, SEEK_END));
+  std::string bytes(static_cast<std::size_t>(std::min(size, most)), '\0');
+  const ssize_t got = ::pread(file, bytes.data(), bytes.size(), size - static_cast<off_t>(bytes.size()));
+  bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  return bytes;
+}
 
 // An unnamed file in memory that a child writes into.
 class Capture {
@@ -32,23 +42,17 @@ class Capture {
     if (file_ >= 0) ::close(file_);
   }
   int file() const { return file_; }
-  // The last `most` bytes.
-  std::string text(off_t most) const {
-    const off_t size = std::max<off_t>(0, ::lseek(file_, 0, SEEK_END));
-    std::string bytes(static_cast<std::size_t>(std::min(size, most)), '\0');
-    const ssize_t got = ::pread(file_, bytes.data(), bytes.size(), size - static_cast<off_t>(bytes.size()));
-    bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-    return bytes;
-  }
+  std::string text(off_t most) const { return last_bytes(file_, most); }
 
  private:
   int file_;
 };
 
-std::uint64_t peak_of(pid_t child) {
+// A line of /proc/CHILD/status that tells KiB; 0: the child has ended.
+std::uint64_t status_bytes(pid_t child, std::string_view key) {
   std::ifstream status(concat("/proc/", child, "/status"));
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::strtoull(line.c_str() + 6, nullptr, 10) * 1024;
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
   }
   return 0;
 }
@@ -61,7 +65,7 @@ std::uint64_t watch(pid_t child) {
   pollfd ended{static_cast<int>(::syscall(SYS_pidfd_open, child, 0)), POLLIN, 0};
   if (ended.fd < 0) return 0;  // an old kernel: no figure
   do {
-    peak = std::max(peak, peak_of(child));
+    peak = std::max(peak, status_bytes(child, "VmHWM:"));
   } while (::poll(&ended, 1, kMilliseconds) == 0);
   ::close(ended.fd);
   return peak;
@@ -85,24 +89,34 @@ std::vector<char*> pointers(std::vector<std::string>& lines) {
   return pointers;
 }
 
-}  // namespace
-
-Result<ChildRun> run_child(const std::vector<std::string>& words, const Environment& extra) {
+// out, err: files that stdout and stderr go to; -1: nowhere.
+Result<pid_t> spawn(const std::vector<std::string>& words, const Environment& extra, int out, int err) {
   SKEIN_CHECK(!words.empty());
-  const Capture out("stdout"), err("stderr");
-  if (out.file() < 0 || err.file() < 0) return Error{concat("cannot run ", words[0], ": ", std::strerror(errno))};
   std::vector<std::string> arguments = words, lines = environment_with(extra);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, out.file(), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, err.file(), STDERR_FILENO);
-  const auto start = std::chrono::steady_clock::now();
+  const auto lead = [&](int file, int to) {
+    if (file >= 0) posix_spawn_file_actions_adddup2(&actions, file, to);
+    if (file < 0) posix_spawn_file_actions_addopen(&actions, to, "/dev/null", O_WRONLY, 0);
+  };
+  lead(out, STDOUT_FILENO);
+  lead(err, STDERR_FILENO);
   pid_t child = -1;
   const int failed =
       posix_spawnp(&child, words[0].c_str(), &actions, nullptr, pointers(arguments).data(), pointers(lines).data());
   posix_spawn_file_actions_destroy(&actions);
   if (failed != 0) return Error{concat("cannot run ", words[0], ": ", std::strerror(failed))};
+  return child;
+}
+
+}  // namespace
+
+Result<ChildRun> run_child(const std::vector<std::string>& words, const Environment& extra) {
+  const Capture out("stdout"), err("stderr");
+  if (out.file() < 0 || err.file() < 0) return Error{concat("cannot run ", words[0], ": ", std::strerror(errno))};
+  const auto start = std::chrono::steady_clock::now();
+  SKEIN_ASSIGN(const pid_t child, spawn(words, extra, out.file(), err.file()));
   ChildRun run;
   run.peak_bytes = watch(child);
   int status = 0;
@@ -121,6 +135,38 @@ Result<ChildRun> run_child(const std::vector<std::string>& words, const Environm
   run.out = out.text(1 << 24);
   return run;
 }
+
+RunningChild::RunningChild(const std::vector<std::string>& words, const Environment& extra)
+    : err_(memfd_create("stderr", MFD_CLOEXEC)) {
+  Result<pid_t> child = spawn(words, extra, -1, err_);
+  if (child.ok()) {
+    child_ = *child;
+    return;
+  }
+  if (err_ >= 0) ::close(err_);
+  throw Failure(child.error());
+}
+
+RunningChild::~RunningChild() {
+  constexpr int kTenthsOfSeconds = 100;
+  if (is_running()) ::kill(child_, SIGTERM);
+  for (int i = 0; i < kTenthsOfSeconds && is_running(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  if (is_running()) {
+    ::kill(child_, SIGKILL);
+    ::waitpid(child_, nullptr, 0);
+  }
+  ::close(err_);
+}
+
+bool RunningChild::is_running() {
+  if (!has_ended_) has_ended_ = ::waitpid(child_, nullptr, WNOHANG) == child_;
+  return !has_ended_;
+}
+
+std::uint64_t RunningChild::resident_bytes() const { return has_ended_ ? 0 : status_bytes(child_, "VmRSS:"); }
+
+std::string RunningChild::last_words() const { return last_bytes(err_, 2000); }
 
 std::optional<std::string> find_program(const std::string& name) {
   const char* path = std::getenv("PATH");

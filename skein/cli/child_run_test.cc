@@ -1,9 +1,11 @@
 #include "skein/cli/child_run.h"
 
-#include "skein/base/median.h"
+#include <signal.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "skein/base/median.h"
 
 namespace skein {
 namespace {
@@ -29,6 +31,24 @@ TEST(ChildRun, AFailureTellsCodeAndLastWords) {
   ASSERT_FALSE(run.ok());
   EXPECT_THAT(run.error().message, HasSubstr("exit code 7:\ntoo late"));
   EXPECT_THAT(run_child({"no-such-program-anywhere"}).error().message, HasSubstr("cannot run no-such-program"));
+}
+
+TEST(ChildRun, AChildThatGoesOnIsMeasuredAndStopped) {
+  pid_t ended = 0;
+  {
+    RunningChild child({"sh", "-c", "echo $$ >&2; exec sleep 600"});
+    while (child.last_words().find('\n') == std::string::npos) {
+    }
+    ended = std::stoi(child.last_words());
+    EXPECT_TRUE(child.is_running());
+    EXPECT_GT(child.resident_bytes(), 100'000u);
+  }
+  EXPECT_NE(kill(ended, 0), 0);
+  RunningChild brief({"sh", "-c", "exit 3"});
+  while (brief.is_running()) {
+  }
+  EXPECT_EQ(brief.resident_bytes(), 0u);
+  EXPECT_THROW(RunningChild({"no-such-program-anywhere"}), Failure);
 }
 
 TEST(ChildRun, FindsProgramsOnThePath) {

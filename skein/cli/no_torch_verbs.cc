@@ -49,6 +49,7 @@ void add_distill_verb(CLI::App& program, Job& job) {
 }
 
 void add_train_bench(CLI::App& bench, Job& job) { add_missing(bench, job, "train", "Training beside PEFT"); }
+void add_serve_bench(CLI::App& bench, Job& job) { add_missing(bench, job, "serve", "Serving under load"); }
 void add_serve_verb(CLI::App& program, Job& job) {
   add_missing(program, job, "serve", "A base and its experts behind OpenAI's API");
 }

@@ -27,7 +27,8 @@ struct ServeFlags {
   ServiceOptions service;
   std::string name, config, api_key_file, adapter_folder, log = "text";
   bool no_prefix_reuse = false;
-  std::int64_t cache_mib = 0;
+  std::int64_t cache_mib = 0, adapter_mib = 1024;
+  int max_adapters = 64;
   double header_s = 10, body_s = 30, idle_s = 75, write_s = 30, answer_s = 600, stop_s = 30;
   CommonOptions common;
 };
@@ -95,6 +96,8 @@ int serve(ServeFlags& flags) {
                                .library = flags.model.library,
                                .adapters = flags.adapters,
                                .adapter_folder = flags.adapter_folder,
+                               .max_loaded = flags.max_adapters,
+                               .adapter_limits = {.max_bytes = static_cast<std::uint64_t>(flags.adapter_mib) << 20},
                                .allow_other_base = flags.model.allow_other_base});
   const std::unique_ptr<Engine> engine = Engine::load(real_env(), engine_options(flags, pool.library()));
   Service service(*engine, pool, options);
@@ -141,6 +144,8 @@ void add_limits(CLI::App& verb, ServeFlags& flags) {
   count("--max-tokens", flags.service.limits.max_tokens, "Tokens of one answer");
   count("--max-prompt-bytes", flags.service.limits.max_prompt_bytes, "Of all prompts of a request");
   count("--max-choices", flags.service.limits.max_choices, "Answers to one request: prompts times n");
+  count("--max-adapters", flags.max_adapters, "Adapters loaded by /v1/load_lora_adapter at a time");
+  count("--max-adapter-mib", flags.adapter_mib, "MiB of one of them, its files together");
   count("--max-body-bytes", flags.http.max_body_bytes, "Of a request's body; more is answered 413");
   count("--max-header-bytes", flags.http.max_header_bytes, "Of a request's header; more is answered 431");
   count("--max-connections", flags.http.max_connections, "Open connections; more are answered 503");

@@ -9,6 +9,7 @@
 #include "skein/base/concat.h"
 #include "skein/base/log.h"
 #include "skein/base/thread_pool.h"
+#include "skein/cli/bench_bars.h"
 #include "skein/cli/child_run.h"
 #include "skein/cli/common_options.h"
 #include "skein/cli/result_output.h"
@@ -215,37 +216,27 @@ std::vector<Row> measure_all(const TrainBenchFlags& flags, const std::string& id
   return rows;
 }
 
-struct Ratio {
-  std::string what;
-  double value = 0;
-  std::string bar;
-  bool is_met = false;
-};
-
-std::vector<Ratio> ratios_of(const std::vector<Row>& rows) {
+BenchBars bars_of(const std::vector<Row>& rows) {
   const auto of = [&](std::string_view what, const char* key) {
     for (const Row& row : rows) {
       if (row.what == what) return row.result[key].get<double>();
     }
     return 0.0;
   };
-  std::vector<Ratio> ratios;
-  const auto add = [&](const char* what, double value, bool at_least, double bar) {
-    ratios.push_back(
-        {what, value, concat(at_least ? ">= " : "<= ", fixed(bar, 1)), at_least ? value >= bar : value <= bar});
-  };
-  add("step, MoLoRA-10 / LoRA, rank 4", of("molora-4", "s_per_step") / of("lora-4", "s_per_step"), false, 1.3);
-  add("step, MoLoRA-10 / LoRA, rank 16", of("molora-16", "s_per_step") / of("lora-16", "s_per_step"), false, 1.7);
-  add("tokens/s, gate / expert", of("gate-16", "tokens_per_s") / of("lora-16", "tokens_per_s"), true, 1.0);
-  add("peak memory, gate / expert", of("gate-16", "peak_bytes") / of("lora-16", "peak_bytes"), false, 1.0);
+  BenchBars bars;
+  bars.at_most("step, MoLoRA-10 / LoRA, rank 4", of("molora-4", "s_per_step") / of("lora-4", "s_per_step"), 1.3);
+  bars.at_most("step, MoLoRA-10 / LoRA, rank 16", of("molora-16", "s_per_step") / of("lora-16", "s_per_step"), 1.7);
+  bars.at_least("tokens/s, gate / expert", of("gate-16", "tokens_per_s") / of("lora-16", "tokens_per_s"), 1);
+  bars.at_most("peak memory, gate / expert", of("gate-16", "peak_bytes") / of("lora-16", "peak_bytes"), 1);
   if (rows.back().what.starts_with("PEFT")) {
-    add("useful tokens/s, LoRA / PEFT", of("lora-16", "tokens_per_s") / of("PEFT lora-16", "tokens_per_s"), true, 2.0);
-    add("peak memory, LoRA / PEFT", of("lora-16", "peak_bytes") / of("PEFT lora-16", "peak_bytes"), false, 0.6);
+    bars.at_least("useful tokens/s, LoRA / PEFT", of("lora-16", "tokens_per_s") / of("PEFT lora-16", "tokens_per_s"),
+                  2);
+    bars.at_most("peak memory, LoRA / PEFT", of("lora-16", "peak_bytes") / of("PEFT lora-16", "peak_bytes"), 0.6);
   }
-  return ratios;
+  return bars;
 }
 
-void print_tables(const TrainBenchFlags& flags, const std::vector<Row>& rows, const std::vector<Ratio>& ratios) {
+void print_tables(const TrainBenchFlags& flags, const std::vector<Row>& rows, const BenchBars& bars) {
   using enum TextTable::Align;
   print_text(concat("batch ", flags.batch, ", ", flags.steps, " steps after ", flags.warm_up, " of warm-up, ",
                     num_threads(), " threads; tokens: inputs and targets without padding; MB: peak resident memory\n"));
@@ -258,9 +249,6 @@ void print_tables(const TrainBenchFlags& flags, const std::vector<Row>& rows, co
                    fixed(result["losses"].back().get<double>(), 3)});
   }
   print_text(table.render(is_styled(stdout)) + "\n");
-  TextTable bars({{"ratio", kLeft}, {"value"}, {"bar"}, {"met", kLeft}});
-  for (const Ratio& ratio : ratios)
-    bars.add_row({ratio.what, fixed(ratio.value, 2), ratio.bar, ratio.is_met ? "yes" : "no"});
   print_text(bars.render(is_styled(stdout)));
 }
 
@@ -270,18 +258,15 @@ int run(const TrainBenchFlags& flags) {
   const TemporaryFolder folder("skein-bench-train");
   write_ids(flags, folder / "ids.jsonl");
   const std::vector<Row> rows = measure_all(flags, folder / "ids.jsonl");
-  const std::vector<Ratio> ratios = ratios_of(rows);
+  const BenchBars bars = bars_of(rows);
   if (!flags.common.json) {
-    print_tables(flags, rows, ratios);
+    print_tables(flags, rows, bars);
     return 0;
   }
-  Json json = {{"threads", num_threads()}, {"rows", Json::array()}, {"ratios", Json::array()}};
+  Json json = {{"threads", num_threads()}, {"rows", Json::array()}, {"ratios", bars.to_json()}};
   for (const Row& row : rows) {
     json["rows"].push_back(row.result);
     json["rows"].back()["what"] = row.what;
-  }
-  for (const Ratio& ratio : ratios) {
-    json["ratios"].push_back({{"what", ratio.what}, {"value", ratio.value}, {"bar", ratio.bar}, {"met", ratio.is_met}});
   }
   print_json(json);
   return 0;

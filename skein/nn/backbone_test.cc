@@ -272,6 +272,12 @@ TEST(KvPool, GivesPagesOutUpToItsBoundAndTakesThemBack) {
   first.reset();
   EXPECT_EQ(pool.num_used(), 1);
   EXPECT_EQ(pool.take()->k.const_data_ptr(), freed);
+  auto aside = pool.set_aside(1);
+  EXPECT_EQ(pool.num_used(), 2);
+  EXPECT_EQ(pool.take(), nullptr);
+  EXPECT_EQ(pool.set_aside(1), nullptr);
+  aside.reset();
+  EXPECT_NE(pool.take(), nullptr);
 }
 
 // ---- training ------------------------------------------------------------------------------------------------------

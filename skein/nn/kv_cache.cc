@@ -72,6 +72,13 @@ std::shared_ptr<const KvPage> KvPool::take() {
   });
 }
 
+std::shared_ptr<const void> KvPool::set_aside(std::int64_t num_pages) {
+  if (most_pages_ > 0 && store_->num_used + num_pages > most_pages_) return nullptr;
+  store_->num_used += num_pages;
+  return std::shared_ptr<const void>(store_.get(),
+                                     [store = store_, num_pages](const void*) { store->num_used -= num_pages; });
+}
+
 KvSequence::KvSequence(const BackboneConfig& config, const at::TensorOptions& options, std::int64_t capacity)
     : pool_(std::make_shared<KvPool>(config, options, capacity)) {}
 

@@ -25,6 +25,8 @@ class KvPool {
          std::int64_t most_pages = 0);
   // Null if most_pages are in use. A page comes back when its last owner lets go of it.
   std::shared_ptr<const KvPage> take();
+  // Counts memory of another kind as so many pages, for as long as the answer lives. Null if there are not that many.
+  std::shared_ptr<const void> set_aside(std::int64_t num_pages);
   std::int64_t page_size() const { return page_size_; }
   std::int64_t most_pages() const { return most_pages_; }
   std::int64_t num_used() const;
@@ -72,8 +74,9 @@ class KvSequence {
   struct Cross {
     at::Tensor k, v;
   };
-  std::vector<Cross> cross;  // empty until the first pass
-  at::Tensor sentence;       // (D): the prompt's, kept for later tokens (SequenceRows); undefined: not asked
+  std::vector<Cross> cross;                // empty until the first pass
+  std::shared_ptr<const void> cross_room;  // what the pool counts for it; null: it is not counted
+  at::Tensor sentence;  // (D): the prompt's, kept for later tokens (SequenceRows); undefined: not asked
 
   std::shared_ptr<SlotMemory> slot_memory;  // what the filler remembers of this sequence
 

@@ -64,27 +64,29 @@ Result<Descriptor> open_below(int folder, const std::string& name, int flags) {
   return Error{concat("'", printable(name), "' cannot be opened: ", std::strerror(errno))};
 }
 
-Status copy_file(int folder, const std::string& name, const std::string& target, const StagingLimits& limits) {
+// left: bytes that may yet be copied.
+Status copy_file(int folder, const std::string& name, const std::string& target, std::uint64_t& left) {
   SKEIN_ASSIGN(const Descriptor source, open_below(folder, name, 0));
   struct stat facts {};
   if (fstat(source.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) {
     return Error{concat("'", printable(name), "' is no plain file")};
   }
-  if (static_cast<std::uint64_t>(facts.st_size) > limits.max_bytes) {
-    return Error{
-        concat("'", printable(name), "' has ", facts.st_size, " bytes; at most ", limits.max_bytes, " are allowed")};
+  if (static_cast<std::uint64_t>(facts.st_size) > left) {
+    return Error{concat("'", printable(name), "' has ", facts.st_size, " bytes; ", left,
+                        " are left of what an adapter may have (--max-adapter-mib)")};
   }
   const Descriptor copy(open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (copy.get() < 0) return Error{concat(target, " cannot be written: ", std::strerror(errno))};
   std::vector<char> buffer(1 << 20);
   std::uint64_t copied = 0;
+  const auto expected = static_cast<std::uint64_t>(facts.st_size);
   while (true) {
     const ssize_t size = read(source.get(), buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) return Error{concat("'", printable(name), "' cannot be read: ", std::strerror(errno))};
     if (size == 0) break;
     copied += static_cast<std::uint64_t>(size);
-    if (copied > limits.max_bytes) return Error{concat("'", printable(name), "' grew while it was copied")};
+    if (copied > expected) break;
     for (ssize_t written = 0; written < size;) {
       const ssize_t part = write(copy.get(), buffer.data() + written, static_cast<std::size_t>(size - written));
       if (part < 0 && errno == EINTR) continue;
@@ -92,9 +94,8 @@ Status copy_file(int folder, const std::string& name, const std::string& target,
       written += part;
     }
   }
-  if (copied != static_cast<std::uint64_t>(facts.st_size)) {
-    return Error{concat("'", printable(name), "' changed while it was copied")};
-  }
+  if (copied != expected) return Error{concat("'", printable(name), "' changed while it was copied")};
+  left -= copied;
   return {};
 }
 
@@ -135,19 +136,24 @@ Status stage_adapter(const std::string& allowed, const std::string& asked, const
   }
 
   Env& env = real_env();
+  std::uint64_t left = limits.max_bytes;
   SKEIN_TRY(env.make_folders(staging));
   for (const char* name : {"adapter_config.json", "adapter_model.safetensors", "card.json", "texts.safetensors"}) {
     struct stat facts {};
     if (fstatat(folder.get(), name, &facts, AT_SYMLINK_NOFOLLOW) != 0) continue;  // what must be there is asked later
-    SKEIN_TRY(copy_file(folder.get(), name, join_path(staging, name), limits));
+    SKEIN_TRY(copy_file(folder.get(), name, join_path(staging, name), left));
   }
   struct stat facts {};
   if (fstatat(folder.get(), "gates", &facts, AT_SYMLINK_NOFOLLOW) != 0) return {};
   SKEIN_ASSIGN(const Descriptor gates, open_below(folder.get(), "gates", O_DIRECTORY));
   SKEIN_TRY(env.make_folders(join_path(staging, "gates")));
+  std::size_t num_gates = 0;
   for (const std::string& name : names_below(gates.get())) {
     if (name == ".safetensors" || !name.ends_with(".safetensors")) continue;
-    SKEIN_TRY(copy_file(gates.get(), name, join_path(join_path(staging, "gates"), name), limits));
+    if (++num_gates > limits.max_gates) {
+      return Error{concat("'gates' has more than ", limits.max_gates, " files, as many as are allowed")};
+    }
+    SKEIN_TRY(copy_file(gates.get(), name, join_path(join_path(staging, "gates"), name), left));
   }
   return {};
 }

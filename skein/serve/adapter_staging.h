@@ -9,7 +9,8 @@
 namespace skein {
 
 struct StagingLimits {
-  std::uint64_t max_bytes = 4ULL << 30;  // of one file
+  std::uint64_t max_bytes = 1ULL << 30;  // of all files together
+  std::size_t max_gates = 32;            // files of gates
 };
 
 // Copies the adapter `asked` (relative to `allowed`, or absolute and inside it) to the new folder `staging`: its

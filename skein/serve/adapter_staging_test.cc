@@ -24,6 +24,7 @@ class StageAdapter : public ::testing::Test {
     put("allowed/good/adapter_config.json", "{}");
     put("allowed/good/adapter_model.safetensors", "tensors");
     put("allowed/good/adapter_model.bin", "pickle");
+    put("allowed/good/modeling_adapter.py", "code");
     put("allowed/good/gates/phatgoose.safetensors", "gates");
     put("secret/adapter_config.json", "secret");
   }
@@ -50,6 +51,7 @@ TEST_F(StageAdapter, CopiesTheFilesOfAnAdapterAndNoPickle) {
   EXPECT_TRUE(fs::exists(staging() + "/adapter_model.safetensors"));
   EXPECT_TRUE(fs::exists(staging() + "/gates/phatgoose.safetensors"));
   EXPECT_FALSE(fs::exists(staging() + "/adapter_model.bin"));
+  EXPECT_FALSE(fs::exists(staging() + "/modeling_adapter.py"));
   EXPECT_EQ(refusal(allowed() + "/good"), "accepted");
 }
 
@@ -79,7 +81,10 @@ TEST_F(StageAdapter, ReadsPlainFilesOnlyAndNoLargerOnesThanAllowed) {
   fs::create_directories(allowed() + "/pipe");
   ASSERT_EQ(mkfifo((allowed() + "/pipe/adapter_config.json").c_str(), 0600), 0);
   EXPECT_THAT(refusal("pipe"), HasSubstr("no plain file"));
-  EXPECT_THAT(refusal("good", {.max_bytes = 3}), HasSubstr("at most 3"));
+  // 2 bytes of configuration, 7 of tensors, 5 of gates.
+  EXPECT_EQ(refusal("good", {.max_bytes = 14}), "accepted");
+  EXPECT_THAT(refusal("good", {.max_bytes = 13}), HasSubstr("'phatgoose.safetensors' has 5 bytes; 4 are left"));
+  EXPECT_THAT(refusal("good", {.max_gates = 0}), HasSubstr("more than 0 files"));
 }
 
 }  // namespace

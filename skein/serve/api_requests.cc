@@ -29,6 +29,13 @@ std::string read_model(RequestFields& fields) {
   return model.value_or("");
 }
 
+// In characters, as a JSON schema counts.
+void check_length(const RequestFields& fields, const std::string& key, const std::string& text, std::size_t most) {
+  const auto is_start = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; };
+  const auto size = static_cast<std::size_t>(std::count_if(text.begin(), text.end(), is_start));
+  if (size > most) fields.fail(key, concat("holds a string of ", size, " characters; at most ", most, " are allowed"));
+}
+
 std::vector<std::string> read_stops(RequestFields& fields, const RequestLimits& limits) {
   const Json* value = fields.find("stop");
   if (value == nullptr) return {};
@@ -40,12 +47,7 @@ std::vector<std::string> read_stops(RequestFields& fields, const RequestLimits& 
   }
   for (const std::string& stop : stops) {
     if (stop.empty()) fields.fail("stop", "holds an empty string, which every answer begins with");
-    const auto is_start = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; };
-    const auto size = static_cast<std::size_t>(std::count_if(stop.begin(), stop.end(), is_start));
-    if (size > limits.max_stop_characters) {
-      fields.fail("stop", concat("holds a string of ", size, " characters; at most ", limits.max_stop_characters,
-                                 " are allowed"));
-    }
+    check_length(fields, "stop", stop, limits.max_stop_characters);
   }
   return stops;
 }
@@ -219,6 +221,8 @@ void read_common(RequestFields& fields, const RequestLimits& limits, GenerationR
     request.seed = static_cast<std::uint64_t>(*seed);
   }
   request.stop = read_stops(fields, limits);
+  request.cache_salt = fields.text("cache_salt").value_or("");
+  check_length(fields, "cache_salt", request.cache_salt, limits.max_salt_characters);
   request.ignore_end = fields.boolean("ignore_eos").value_or(false);
   request.stream = fields.boolean("stream").value_or(false);
   if (const Json* options = fields.find("stream_options")) {

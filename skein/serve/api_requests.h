@@ -1,5 +1,5 @@
 // The requests of OpenAI's API, checked and as plain structs. Fields of their own name are those of the API; what this
-// server adds is `trace`, `router`, `repetition_penalty` and `ignore_eos`.
+// server adds is `trace`, `router`, `repetition_penalty`, `cache_salt` and `ignore_eos`.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@ struct RequestLimits {
   std::size_t max_stops = 16;
   std::size_t max_stop_characters = 256;
   std::size_t max_messages = 1024;
+  std::size_t max_salt_characters = 64;
   int max_logprobs = 20;
   std::size_t max_biases = 300;
   int max_experts_named = 4096;
@@ -50,6 +51,7 @@ struct GenerationRequest {
   std::optional<std::uint64_t> seed;  // absent: drawn
   std::vector<std::string> stop;
   bool ignore_end = false;
+  std::string cache_salt;  // as vLLM's: prompts are reused among requests with the same one
   int num_logprobs = -1;
   bool echo = false;
   bool stream = false;

@@ -46,8 +46,9 @@ class ContinuousEngine : public Engine {
       try {
         const std::shared_ptr<const ServedModel> served = pool_.resolve(request.model);
         const std::string client = request.client;
+        const std::int64_t most_tokens = scheduler_.most_tokens(static_cast<std::int64_t>(request.prompt.size()));
         auto sequence = std::make_unique<Sequence>(next_id_++, std::move(request), std::move(sink), served, config(),
-                                                   *pool_.base().tokenizer, scheduler_.most_tokens());
+                                                   *pool_.base().tokenizer, most_tokens);
         const RequestId id = sequence->id();
         const std::lock_guard lock(mutex_);
         refusal = cannot_queue();
@@ -57,6 +58,8 @@ class ContinuousEngine : public Engine {
           wake_.notify_all();
           return id;
         }
+      } catch (const TooManyRouters& failure) {
+        refusal = Refusal{Refusal::Reason::kQueueFull, failure.what()};
       } catch (const Failure& failure) {
         refusal = Refusal{Refusal::Reason::kUnknownModel, failure.what()};
       }
@@ -121,9 +124,10 @@ class ContinuousEngine : public Engine {
     }
     const auto length = static_cast<std::int64_t>(request.prompt.size());
     if (config().is_encoder_decoder()) {
-      if (length <= kMostSourceTokens) return std::nullopt;
-      return Refusal{Reason::kTooLong,
-                     concat("the prompt has ", length, " tokens; at most ", kMostSourceTokens, " are read")};
+      // Two: the start token and one of the answer.
+      if (length <= kMostSourceTokens && scheduler_.most_tokens(length) >= 2) return std::nullopt;
+      return Refusal{Reason::kTooLong, concat("the prompt has ", length, " tokens; at most ", kMostSourceTokens,
+                                              ", and as many as the cache holds with an answer, are read")};
     }
     const bool writes = request.task == Request::Task::kGenerate && request.max_new_tokens > 0;
     if (length + (writes ? 1 : 0) > scheduler_.most_tokens()) {

@@ -7,9 +7,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <set>
+#include <thread>
 
+#include "skein/base/concat.h"
 #include "skein/infer/decode.h"
 #include "skein/serve/fair_queue.h"
 #include "skein/serve/prefix_cache.h"
@@ -265,6 +268,27 @@ TEST(Engine, RefusesWhatFindsNoPlaceAndWhatCannotBe) {
   EXPECT_EQ(reason(long_request()), code(Refusal::Reason::kStopping));
 }
 
+TEST(Engine, CountsAnEncodersSourceInTheCache) {
+  TinyEngine tiny(Family::kT5);
+  tiny.options.cache_bytes = 7 * 16 * KvPool::bytes_per_token(tiny.engine().config(), at::TensorOptions());
+  tiny.made = nullptr;
+  const auto long_source = [](std::size_t count) {
+    return Request{.prompt = std::vector<TokenId>(count, 5), .max_new_tokens = 200, .ignore_end = true};
+  };
+  // Seven pages: one of the source leaves six for the answer, six leave one, seven none.
+  EXPECT_EQ(tiny.answer(long_source(16)).tokens.size(), 6u * 16 - 1);
+  EXPECT_EQ(tiny.answer(long_source(96)).tokens.size(), 15u);
+  const auto outcome = tiny.engine().submit(long_source(97), std::make_shared<KeepingSink>());
+  ASSERT_TRUE(std::holds_alternative<Refusal>(outcome));
+  EXPECT_EQ(std::get<Refusal>(outcome).reason, Refusal::Reason::kTooLong);
+  // Two sources that fit one after the other only.
+  const auto first = tiny.submit(long_source(64)), second = tiny.submit(long_source(64));
+  EXPECT_EQ(first->wait().tokens, second->wait().tokens);
+  EXPECT_EQ(first->wait().tokens.size(), 3u * 16 - 1);
+  tiny.engine().stop(std::chrono::milliseconds(0));
+  EXPECT_EQ(tiny.engine().stats().pages_used, 0);
+}
+
 TEST(Engine, ACancelledRequestEndsOnceAndGivesItsPagesBack) {
   TinyEngine tiny(Family::kLlama);
   tiny.options.max_running = 1;
@@ -308,6 +332,59 @@ TEST(Engine, AnExpertAddedOnDiskIsThereAfterAReload) {
   EXPECT_EQ(before->wait().tokens.size(), 80u);
 }
 
+TEST(Engine, AnExpertThatWasReplacedAnswersAsOnAColdServer) {
+  const std::vector<TokenId> prompt = testing::tiny_prompts()[2];
+  for (const ModelChoice& choice :
+       {ModelChoice{.kind = ModelChoice::Kind::kExpert, .name = "two"},
+        ModelChoice{.kind = ModelChoice::Kind::kRouter, .router = default_router("phatgoose")}}) {
+    TinyEngine tiny(Family::kLlama);
+    const auto ask = [&] { return tiny.answer({.prompt = prompt, .model = choice, .max_new_tokens = 20}); };
+    const std::vector<TokenId> before = ask().tokens;
+    EXPECT_GT(ask().finish.reused_tokens, 0);
+    Library library = or_throw(open_library(*tiny.env, "pool"));
+    or_throw(remove_expert(*tiny.env, library, "two"));
+    or_throw(tiny.env->remove_tree("two"));
+    testing::put_tiny_expert(*tiny.env, "two", 77);
+    tiny.engine().reload();
+    const Answer after = ask();
+    EXPECT_EQ(after.finish.reused_tokens, 0);
+    EXPECT_NE(after.tokens, before);
+    EXPECT_EQ(after.tokens, decoded_alone(tiny, choice, prompt, {.max_new_tokens = 20}).tokens);
+  }
+}
+
+// For the address and thread sanitizers above all.
+TEST(Engine, ReloadsUnderLoadWithoutHarm) {
+  TinyEngine tiny(Family::kLlama);
+  tiny.engine();
+  std::vector<std::thread> clients;
+  std::atomic<int> num_answers = 0;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&tiny, &num_answers, i] {
+      for (int round = 0; round < 12; ++round) {
+        const auto sink = std::make_shared<KeepingSink>();
+        const ModelChoice& choice = testing::tiny_choices()[static_cast<std::size_t>(i + round) % 4];
+        const auto outcome = tiny.engine().submit(
+            {.prompt = testing::tiny_prompts()[2], .model = choice, .max_new_tokens = 15, .ignore_end = true}, sink);
+        if (round % 5 == 4) tiny.engine().cancel(std::get<RequestId>(outcome));
+        num_answers += sink->wait().finish.failure.empty();
+      }
+    });
+  }
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = concat("more", i);
+    testing::put_tiny_expert(*tiny.env, name, static_cast<std::uint64_t>(20 + i));
+    tiny.engine().reload();
+    Library library = or_throw(open_library(*tiny.env, "pool"));
+    if (i % 2 == 1) or_throw(remove_expert(*tiny.env, library, name));
+    tiny.engine().reload();
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(num_answers, 48);
+  tiny.engine().stop(std::chrono::milliseconds(0));
+  EXPECT_EQ(tiny.engine().stats().pages_used, 0);
+}
+
 TEST(Engine, EmbedsByTheMeanOfTheLastHiddenStates) {
   TinyEngine tiny(Family::kLlama);
   tiny.options.prefill_tokens = 16;
@@ -323,6 +400,21 @@ TEST(Engine, EmbedsByTheMeanOfTheLastHiddenStates) {
   }
 }
 
+// Whoever could see that a prompt was known could guess what others ask.
+TEST(Engine, ReusesPromptsWithinOneScopeOnly) {
+  TinyEngine tiny(Family::kLlama);
+  const auto reused = [&](const std::string& scope) {
+    const Answer answer =
+        tiny.answer({.prompt = testing::tiny_prompts()[2], .prefix_scope = scope, .max_new_tokens = 3});
+    return answer.finish.reused_tokens;
+  };
+  EXPECT_EQ(reused("a"), 0);
+  EXPECT_EQ(reused("b"), 0);
+  EXPECT_EQ(reused("a"), 32);
+  EXPECT_EQ(reused("b"), 32);
+  EXPECT_EQ(reused(""), 0);
+}
+
 TEST(PrefixCache, FindsWholePagesUnderTheSameModelAndForgetsTheOldest) {
   BackboneConfig config;
   config.num_layers = config.num_kv_heads = config.d_head = 1;
@@ -331,18 +423,20 @@ TEST(PrefixCache, FindsWholePagesUnderTheSameModelAndForgetsTheOldest) {
   std::vector<TokenId> tokens(40, 7);
   std::vector<std::shared_ptr<const KvPage>> pages = {pool.take(), pool.take(), pool.take()};
   EXPECT_EQ(pool.take(), nullptr);
-  prefixes.insert(1, tokens, pages);
+  const PrefixOwner owner{1, "a"};
+  prefixes.insert(owner, tokens, pages);
   EXPECT_EQ(prefixes.size(), 2);  // the third page is not full
-  EXPECT_EQ(prefixes.find(1, tokens), (std::vector{pages[0], pages[1]}));
-  EXPECT_TRUE(prefixes.find(2, tokens).empty());
+  EXPECT_EQ(prefixes.find(owner, tokens), (std::vector{pages[0], pages[1]}));
+  EXPECT_TRUE(prefixes.find({2, "a"}, tokens).empty());
+  EXPECT_TRUE(prefixes.find({1, "b"}, tokens).empty());
   EXPECT_FALSE(prefixes.evict());  // in use
   pages.clear();
   EXPECT_EQ(prefixes.num_idle(), 2);
   tokens[20] = 8;
-  EXPECT_EQ(prefixes.find(1, tokens).size(), 1u);
+  EXPECT_EQ(prefixes.find(owner, tokens).size(), 1u);
   EXPECT_TRUE(prefixes.evict());  // the second page: used less lately, and nothing follows it
   tokens[20] = 7;
-  EXPECT_EQ(prefixes.find(1, tokens).size(), 1u);
+  EXPECT_EQ(prefixes.find(owner, tokens).size(), 1u);
   EXPECT_TRUE(prefixes.evict());
   EXPECT_FALSE(prefixes.evict());
   EXPECT_EQ(pool.num_used(), 0);

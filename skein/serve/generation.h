@@ -32,6 +32,7 @@ struct GenerationSetting {
   ModelChoice choice;  // with the request's changes to the router
   std::vector<std::string> experts;
   std::string client;
+  std::string prefix_scope;  // Request::prefix_scope, but for the request's own cache_salt
   std::chrono::steady_clock::time_point arrived;
   std::function<void(const AnswerFacts&)> on_end;  // once, when the answer is complete
 };
@@ -86,26 +87,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool has_started_ = false, is_draining_ = false, is_abandoned_ = false;
   std::string cancelled_why_;
   bool is_complete_ = false;  // drain() alone
-};
-
-// Embeddings: the same for the vectors of several texts.
-class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {
- public:
-  EmbeddingJob(GenerationSetting setting, EmbeddingRequest request);
-  void start(const std::vector<std::vector<TokenId>>& prompts);  // throws ApiFailure
-  void cancel();
-
- private:
-  class Sink;
-  void ended(std::size_t index, Finish finish);
-  void answer();
-
-  const GenerationSetting setting_;
-  const EmbeddingRequest request_;
-  std::mutex mutex_;
-  std::vector<RequestId> ids_;
-  std::vector<std::optional<Finish>> ends_;
-  std::size_t num_ended_ = 0;
 };
 
 // A refusal of the engine as an error of the API.

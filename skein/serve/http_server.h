@@ -1,5 +1,5 @@
-// An HTTP/1.1 server for hostile clients: every size and every wait has a bound. Boost.Beast inside, in this folder's
-// http_server.cc alone.
+// An HTTP/1.1 server for hostile clients: every size and every wait has a bound. Boost.Beast inside, in http_server.cc
+// and http_connection.cc alone.
 //
 // Reading and writing run on `num_io_threads` threads, handlers on others, so that a slow handler delays no other
 // client's bytes. One request of a connection is answered before the next is read.

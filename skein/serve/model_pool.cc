@@ -11,6 +11,8 @@ namespace skein {
 namespace {
 
 constexpr std::size_t kRecent = 64;
+// Every setting of a router holds gates of its own, N experts times the width of every linear.
+constexpr std::size_t kMostRouters = 32;
 
 // Every field that tells one router from another.
 std::string key_of(const RouterOptions& router) {
@@ -103,6 +105,21 @@ void ModelPool::reload() {
   recent_.clear();
 }
 
+void ModelPool::make_room_for_router() {
+  const auto num_routers = [this] {
+    std::erase_if(routers_, [](const auto& router) { return router.expired(); });
+    return routers_.size();
+  };
+  for (auto oldest = recent_.end(); oldest != recent_.begin() && num_routers() >= kMostRouters;) {
+    --oldest;
+    if (oldest->second.use_count() == 1) oldest = recent_.erase(oldest);
+  }
+  if (num_routers() >= kMostRouters) {
+    throw TooManyRouters(
+        {concat(kMostRouters, " different settings of routers are in use, as many as are held at once")});
+  }
+}
+
 std::shared_ptr<const ServedModel> ModelPool::resolve(const ModelChoice& choice) {
   if (choice.kind == ModelChoice::Kind::kBase) return base_;
   if (choice.kind == ModelChoice::Kind::kMixture) {
@@ -128,9 +145,12 @@ std::shared_ptr<const ServedModel> ModelPool::resolve(const ModelChoice& choice)
     recent_.splice(recent_.begin(), recent_, found);
     return recent_.front().second;
   }
+  const bool is_router = choice.kind == ModelChoice::Kind::kRouter;
+  if (is_router) make_room_for_router();
   LoadedModel model = library_->prototype;
   change_experts(env_, model, options);
   recent_.emplace_front(key, make(std::move(model)));
+  if (is_router) routers_.push_back(recent_.front().second);
   if (recent_.size() > kRecent) recent_.pop_back();
   return recent_.front().second;
 }

@@ -21,13 +21,19 @@ struct ServedModel {
   std::uint64_t identity = 0;       // differs between any two, so that no cache mixes them up
 };
 
+// More settings of routers are asked for at once than there is memory for; later there may be room.
+class TooManyRouters : public Failure {
+ public:
+  using Failure::Failure;
+};
+
 // Thread-safety: all functions may be called from any thread.
 class ModelPool {
  public:
   // Reads base, library and mixtures. Throws Failure.
   ModelPool(Env& env, const EngineOptions& options);
 
-  // Throws Failure: no such name, a router without its gates, options out of range.
+  // Throws Failure: no such name, a router without its gates, options out of range; TooManyRouters.
   std::shared_ptr<const ServedModel> resolve(const ModelChoice& choice);
   void reload();
   std::vector<ModelName> list_models() const;
@@ -37,6 +43,7 @@ class ModelPool {
   struct Library;
   std::shared_ptr<const ServedModel> make(LoadedModel model);
   std::shared_ptr<const Library> read_library() const;
+  void make_room_for_router();  // under mutex_
 
   Env& env_;
   EngineOptions options_;
@@ -48,6 +55,7 @@ class ModelPool {
   std::uint64_t next_identity_ = 0;
   // Routers and experts that were asked for, most recent first; bounded, as their options come from requests.
   std::list<std::pair<std::string, std::shared_ptr<const ServedModel>>> recent_;
+  std::vector<std::weak_ptr<const ServedModel>> routers_;  // recent, or still used by requests
 };
 
 }  // namespace skein

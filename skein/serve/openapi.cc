@@ -22,6 +22,7 @@ Json openapi_document(const RequestLimits& limits, const OpenapiFacts& facts) {
   schemas["Stop"]["anyOf"][0]["maxLength"] = limits.max_stop_characters;
   schemas["Stop"]["anyOf"][1]["maxItems"] = limits.max_stops;
   schemas["Stop"]["anyOf"][1]["items"]["maxLength"] = limits.max_stop_characters;
+  schemas["CacheSalt"]["maxLength"] = limits.max_salt_characters;
   schemas["LogitBias"]["maxProperties"] = limits.max_biases;
   schemas["TokenIds"]["items"]["maximum"] = facts.vocabulary_size - 1;
   schemas["Prompt"]["anyOf"][2]["maxItems"] = limits.max_choices;

@@ -2,13 +2,15 @@
 // choice of experts.
 //
 // A tree: a page is found by the page before it and its own tokens, which are compared, not only hashed, so that no
-// request can be given another's keys by a collision. Least recently used pages go first.
+// request can be given another's keys by a collision. Roots differ by who may share: a prompt that is answered sooner
+// tells that somebody has asked it before (vLLM's CVE-2025-46570). Least recently used pages go first.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <tuple>
 #include <unordered_map>
 #include <vector>
@@ -18,16 +20,23 @@
 
 namespace skein {
 
+// Whose pages: those of other owners are neither found nor seen.
+struct PrefixOwner {
+  std::uint64_t model = 0;  // ServedModel::identity
+  std::string scope;        // Request::prefix_scope
+  bool operator==(const PrefixOwner&) const = default;
+};
+
 // Used by one thread.
 class PrefixCache {
  public:
   explicit PrefixCache(std::int64_t page_size) : page_size_(page_size) {}
 
   // The longest chain of whole pages of `tokens` that is here.
-  std::vector<std::shared_ptr<const KvPage>> find(std::uint64_t model, std::span<const TokenId> tokens);
+  std::vector<std::shared_ptr<const KvPage>> find(const PrefixOwner& owner, std::span<const TokenId> tokens);
   // Keeps pages, the first tokens.size() / page_size of which hold the keys and values of tokens. What is here already
   // stays.
-  void insert(std::uint64_t model, std::span<const TokenId> tokens,
+  void insert(const PrefixOwner& owner, std::span<const TokenId> tokens,
               const std::vector<std::shared_ptr<const KvPage>>& pages);
   // Lets go of the least recently used page that nobody else holds. false: there is none.
   bool evict();
@@ -37,7 +46,8 @@ class PrefixCache {
 
  private:
   struct Key {
-    std::uint64_t model = 0, parent = 0;  // parent: the number of the page before; 0: none
+    PrefixOwner owner;         // of a first page; of others the parent tells
+    std::uint64_t parent = 0;  // the number of the page before; 0: none
     std::vector<TokenId> tokens;
     bool operator==(const Key&) const = default;
   };

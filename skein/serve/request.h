@@ -43,6 +43,7 @@ struct Request {
   std::vector<TokenId> prompt;  // decoder-only: what is gone on from; encoder-decoder: the source
   std::string input_text;       // the prompt as a text, for routers that read texts (RouterKind::needs_hints)
   std::string client;           // who asks: clients take turns, whatever each has queued
+  std::string prefix_scope;     // keys and values of prompts are reused among requests of one scope only
   ModelChoice model;
   Sampling sampling;
   std::int64_t max_new_tokens = 128;  // cut to what the base's positions leave. 0: the prompt is scored only

@@ -15,10 +15,21 @@ namespace {
 
 constexpr std::int64_t kPageTokens = 16;
 constexpr std::int64_t kMostContext = 8192;          // that the default size of the cache reckons with
-constexpr std::int64_t kAnswerContext = 1024;        // the same, of an encoder-decoder's answers
+constexpr std::int64_t kSourceAndAnswer = 2048;      // the same, of an encoder-decoder
 constexpr std::int64_t kMostCacheBytes = 2LL << 30;  // by default
 constexpr std::int64_t kLeastPiece = 4;              // rows of a prompt read at once, so that none is left with one row
 constexpr std::int64_t kMostScoredRows = 64;         // logits of more prompt rows than that are not held at once
+
+std::int64_t pages_for(std::int64_t num_tokens) { return (num_tokens + kPageTokens - 1) / kPageTokens; }
+
+// Of an encoder-decoder's cross-attention, which takes as much for a token as a stream does.
+std::int64_t source_pages(const Backbone& backbone, std::int64_t source_tokens) {
+  return backbone.config().is_encoder_decoder() ? pages_for(source_tokens) : 0;
+}
+
+std::int64_t source_pages(const Backbone& backbone, const Sequence& sequence) {
+  return source_pages(backbone, static_cast<std::int64_t>(sequence.request().prompt.size()));
+}
 
 // Rows in the order of their models: those of one model side by side.
 void sort_by_model(PassRows& rows) {
@@ -58,19 +69,26 @@ Scheduler::Scheduler(const Backbone& backbone, const Tokenizer& tokenizer, const
   const auto tensors = at::TensorOptions().dtype(backbone.compute().dtype).device(backbone.compute().device);
   const std::int64_t page_bytes = kPageTokens * KvPool::bytes_per_token(config, tensors);
   const std::int64_t context =
-      config.is_encoder_decoder() ? kAnswerContext : std::min(config.max_positions, kMostContext);
+      config.is_encoder_decoder() ? kSourceAndAnswer : std::min(config.max_positions, kMostContext);
   std::int64_t pages = options.cache_bytes / page_bytes;
   if (options.cache_bytes == 0) {
     pages = std::min(options.max_running * pages_for(context) / 2, kMostCacheBytes / page_bytes);
     pages = std::max(pages, pages_for(context) + 1);
   }
   pool_ = std::make_shared<KvPool>(config, tensors, kPageTokens, std::max<std::int64_t>(pages, 1));
-  most_tokens_ = pool_->most_pages() * kPageTokens;
-  if (!config.is_encoder_decoder()) most_tokens_ = std::min(most_tokens_, config.max_positions);
 }
 
-std::int64_t Scheduler::pages_for(std::int64_t num_tokens) const {
-  return (num_tokens + kPageTokens - 1) / kPageTokens;
+std::int64_t Scheduler::most_tokens(std::int64_t source_tokens) const {
+  const std::int64_t fits = (pool_->most_pages() - source_pages(backbone_, source_tokens)) * kPageTokens;
+  return backbone_.config().is_encoder_decoder() ? fits : std::min(fits, backbone_.config().max_positions);
+}
+
+std::int64_t Scheduler::pages_to_come(const Sequence& sequence) const {
+  std::int64_t pages =
+      pages_for(static_cast<std::int64_t>(sequence.tokens().size()) + 1) + source_pages(backbone_, sequence);
+  if (sequence.cache == nullptr) return pages;
+  pages -= pages_for(sequence.num_cached());
+  return sequence.cache->cross_room == nullptr ? pages : pages - source_pages(backbone_, sequence);
 }
 
 std::int64_t Scheduler::free_pages() const { return pool_->most_pages() - pool_->num_used() + prefixes_.num_idle(); }
@@ -78,10 +96,8 @@ std::int64_t Scheduler::free_pages() const { return pool_->most_pages() - pool_-
 bool Scheduler::has_room_for(const Sequence& sequence) const {
   if (running_.empty() && paused_.empty()) return true;
   if (!paused_.empty() || static_cast<int>(running_.size()) >= options_.max_running) return false;
-  std::int64_t wanted = pages_for(static_cast<std::int64_t>(sequence.tokens().size()) + 1);
-  for (const auto& other : running_) {  // that they have not taken yet
-    wanted += pages_for(static_cast<std::int64_t>(other->tokens().size()) + 1) - pages_for(other->num_cached());
-  }
+  std::int64_t wanted = pages_to_come(sequence);
+  for (const auto& other : running_) wanted += pages_to_come(*other);
   return wanted <= free_pages();
 }
 
@@ -93,9 +109,7 @@ void Scheduler::admit(std::unique_ptr<Sequence> sequence) {
 // Paused sequences in their order, while there is room for what they held.
 void Scheduler::resume() {
   while (!paused_.empty() && static_cast<int>(running_.size()) < options_.max_running) {
-    const Sequence& next = *paused_.front();
-    const std::int64_t wanted = pages_for(static_cast<std::int64_t>(next.tokens().size()) + 1);
-    if (!running_.empty() && wanted > free_pages()) return;
+    if (!running_.empty() && pages_to_come(*paused_.front()) > free_pages()) return;
     admit(std::move(paused_.front()));
     paused_.pop_front();
   }
@@ -123,7 +137,7 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   if (!options_.reuses_prefixes || !sequence.shares_prefix() || sequence.num_prompt_tokens() <= 2) return;
   const std::span<const TokenId> prompt(sequence.tokens().data(),
                                         static_cast<std::size_t>(sequence.num_prompt_tokens() - 2));
-  const auto pages = prefixes_.find(sequence.served().identity, prompt);
+  const auto pages = prefixes_.find(sequence.prefix_owner(), prompt);
   if (pages.empty()) return;
   sequence.cache->adopt(pages);
   sequence.reused_tokens = sequence.num_cached();
@@ -135,7 +149,7 @@ bool Scheduler::awaits_twin(const Sequence& sequence) const {
   if (!options_.reuses_prefixes || !sequence.shares_prefix()) return false;
   for (const auto& other : running_) {
     if (other.get() == &sequence) return false;
-    if (!other->is_reading() || !other->shares_prefix() || &other->served() != &sequence.served()) continue;
+    if (!other->is_reading() || !other->shares_prefix() || other->prefix_owner() != sequence.prefix_owner()) continue;
     const std::vector<TokenId>&a = sequence.tokens(), &b = other->tokens();
     const auto most =
         static_cast<std::ptrdiff_t>(std::min(sequence.num_prompt_tokens() - 2, other->num_prompt_tokens()));
@@ -182,7 +196,12 @@ PassRows Scheduler::choose_rows() {
 }
 
 bool Scheduler::reserve(Sequence& sequence, std::int64_t num_tokens) {
-  while (!sequence.cache->reserve(num_tokens)) {
+  KvSequence& cache = *sequence.cache;
+  if (const std::int64_t source = source_pages(backbone_, sequence); source > 0 && cache.cross_room == nullptr) {
+    cache.cross_room = pool_->set_aside(source);
+    if (cache.cross_room == nullptr) return false;  // no prefixes are kept of such a model
+  }
+  while (!cache.reserve(num_tokens)) {
     if (!prefixes_.evict()) return false;
   }
   return true;
@@ -280,7 +299,7 @@ void Scheduler::finish_rows(const PassRows& rows, const PassResult& result) {
     }
     if (options_.reuses_prefixes && reads && !begins && sequence.shares_prefix()) {
       const auto count = static_cast<std::size_t>(std::min(sequence.num_cached(), sequence.num_prompt_tokens()));
-      prefixes_.insert(sequence.served().identity, std::span(sequence.tokens()).first(count), sequence.cache->pages());
+      prefixes_.insert(sequence.prefix_owner(), std::span(sequence.tokens()).first(count), sequence.cache->pages());
     }
     if (sequence.num_cached() < static_cast<std::int64_t>(sequence.tokens().size())) continue;
     if (sequence.num_generated() >= sequence.max_new_tokens()) {  // embeddings, scores of prompts

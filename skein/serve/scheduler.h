@@ -14,16 +14,18 @@
 
 namespace skein {
 
-// Keys and values lie in pages of one bounded pool. Where it is full, prefixes that nobody reads are dropped first,
-// then the youngest sequence is paused: its pages go, and it is computed again, to the same bits, when there is room.
+// Keys and values lie in pages of one bounded pool, which counts those of an encoder-decoder's sources too. Where it is
+// full, prefixes that nobody reads are dropped first, then the youngest sequence is paused: its pages go, and it is
+// computed again, to the same bits, when there is room.
 //
 // Used by one thread, but for most_tokens(). backbone, tokenizer and options are borrowed.
 class Scheduler {
  public:
   Scheduler(const Backbone& backbone, const Tokenizer& tokenizer, const EngineOptions& options);
 
-  // What a stream may hold: the base's positions, or the whole pool.
-  std::int64_t most_tokens() const { return most_tokens_; }
+  // What a stream may hold: the base's positions, or what is left of the whole pool by an encoder-decoder's source of
+  // so many tokens. At most 0: the source does not fit.
+  std::int64_t most_tokens(std::int64_t source_tokens = 0) const;
 
   bool idle() const { return running_.empty() && paused_.empty(); }
   bool has_room_for(const Sequence& sequence) const;
@@ -36,8 +38,8 @@ class Scheduler {
   void add_to(EngineStats& stats) const;
 
  private:
-  std::int64_t pages_for(std::int64_t num_tokens) const;
-  std::int64_t free_pages() const;  // those that can be had without pausing anybody
+  std::int64_t pages_to_come(const Sequence& sequence) const;  // up to its next token, beyond what it holds
+  std::int64_t free_pages() const;                             // those that can be had without pausing anybody
   void resume();
   void reuse_prefix(Sequence& sequence);
   bool awaits_twin(const Sequence& sequence) const;
@@ -54,7 +56,6 @@ class Scheduler {
   const EngineOptions& options_;
   std::vector<TokenId> end_tokens_;
   std::shared_ptr<KvPool> pool_;
-  std::int64_t most_tokens_ = 0;
   PrefixCache prefixes_;
   std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
   std::deque<std::unique_ptr<Sequence>> paused_;    // oldest first

@@ -10,6 +10,7 @@
 #include "skein/nn/backbone.h"
 #include "skein/serve/engine.h"
 #include "skein/serve/model_pool.h"
+#include "skein/serve/prefix_cache.h"
 #include "skein/serve/token_picker.h"
 #include "skein/text/stream_decoder.h"
 
@@ -43,6 +44,7 @@ class Sequence {
   bool is_writing() const { return !is_reading() && num_cached() + 1 == static_cast<std::int64_t>(tokens_.size()); }
   // May take over, and leave behind, keys and values of its prompt.
   bool shares_prefix() const;
+  PrefixOwner prefix_owner() const { return {served_->identity, request_.prefix_scope}; }
   std::int64_t reused_tokens = 0;
   std::int64_t told = 0;                       // tokens of the stream whose scores and choices the sink has heard of
   std::vector<double> embedding_sum;           // Task::kEmbed: of the rows so far

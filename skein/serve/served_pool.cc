@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "skein/base/concat.h"
-#include "skein/serve/adapter_staging.h"
 #include "skein/spec/library.h"
 
 namespace skein {
@@ -84,7 +83,8 @@ void ServedPool::load(Engine& engine, const AdapterRequest& request) {
   }
   const std::string staging = *temporary_ / "staging";
   or_refuse(env_.remove_tree(staging), "storage_unavailable", "");
-  or_refuse(stage_adapter(options_.adapter_folder, request.path, staging), "path_forbidden", "lora_path");
+  or_refuse(stage_adapter(options_.adapter_folder, request.path, staging, options_.adapter_limits), "path_forbidden",
+            "lora_path");
   const auto base = or_refuse(open_base_model(env_, options_.base), "storage_unavailable", "");
   Library library = or_refuse(open_library(env_, library_), "storage_unavailable", "");
   const AddOptions add{.name = request.name, .allow_other_base = options_.allow_other_base};

@@ -10,6 +10,7 @@
 
 #include "skein/io/env.h"
 #include "skein/io/temporary_folder.h"
+#include "skein/serve/adapter_staging.h"
 #include "skein/serve/api_requests.h"
 #include "skein/serve/engine.h"
 
@@ -21,6 +22,7 @@ struct ServedPoolOptions {
   std::vector<std::string> adapters;  // PEFT folders that join the temporary library
   std::string adapter_folder;         // what may be loaded at run time; empty: nothing
   int max_loaded = 64;                // adapters loaded at run time
+  StagingLimits adapter_limits;       // of each
   bool allow_other_base = false;
 };
 

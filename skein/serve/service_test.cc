@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "skein/base/concat.h"
@@ -225,6 +226,24 @@ TEST_F(ServiceTest, AsksForAKeyOnEveryRouteOfTheApiHoweverItIsSpelled) {
   EXPECT_THAT(send("GET", "/openapi.json")->answer.body, Not(HasSubstr("mood")));
 }
 
+TEST_F(ServiceTest, EachKeyHasPromptsOfItsOwn) {
+  const auto scope = [&](const std::string& key, const std::string& salt) {
+    Json body = Json::parse(kChat);
+    if (!salt.empty()) body["cache_salt"] = salt;
+    const HttpHeaders headers = {{"content-type", "application/json"}, {"authorization", "Bearer " + key}};
+    EXPECT_EQ(send("POST", "/v1/chat/completions", body.dump(), headers)->answer.status, 200);
+    return engine_.requests.back().prefix_scope;
+  };
+  EXPECT_EQ(scope("", ""), "");  // without keys everybody is one
+  options_.keys = keys("first-key\nsecond-key\n");
+  service_ = nullptr;
+  std::vector<std::string> scopes = {scope("first-key", ""),   scope("second-key", ""),     scope("first-key", "a"),
+                                     scope("second-key", "a"), scope("first-key", "key 1"), scope("first-key", "b")};
+  EXPECT_EQ(scope("first-key", "a"), scopes[2]);
+  std::sort(scopes.begin(), scopes.end());
+  EXPECT_EQ(std::adjacent_find(scopes.begin(), scopes.end()), scopes.end());
+}
+
 TEST_F(ServiceTest, AnswersToNamesOfItsOwnMachineOnLoopback) {
   options_.host = "127.0.0.1";
   EXPECT_EQ(send("GET", "/v1/models", "", {{"host", "evil.example"}})->answer.status, 403);
@@ -303,6 +322,32 @@ TEST_F(ServiceTest, DescribesEveryRoute) {
     const int status = send(method, asked, "{}")->answer.status;
     EXPECT_TRUE(status != 404 && status != 405) << path << " " << status;
   }
+}
+
+TEST_F(ServiceTest, LogsNothingThatClientsSay) {
+  options_.log = LogKind::kJson;
+  options_.keys = keys("a-secret-key\n");
+  const HttpHeaders good = {{"content-type", "application/json"}, {"authorization", "Bearer a-secret-key"}};
+  const HttpHeaders wrong = {{"content-type", "application/json"}, {"authorization", "Bearer a-secret-kex"}};
+  ::testing::internal::CaptureStderr();
+  send("POST", "/v1/chat/completions?key=a-secret-query", R"({"messages": [{"role": "user", "content": "a secret"}]})",
+       good);
+  send("POST", "/v1/chat/completions", "{\"a secret", good);
+  send("GET", "/v1/models/a-secret-name", "", good);
+  send("GET", "/v1/models", "", wrong);
+  send("GET", "/a-secret-path", "", good);
+  send("SECRET", "/v1/models", "", good);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 6) << log;
+  EXPECT_THAT(log, Not(HasSubstr("secret"))) << log;
+  EXPECT_THAT(log, Not(HasSubstr("SECRET")));
+  EXPECT_THAT(log, Not(HasSubstr("hello")));
+}
+
+TEST_F(ServiceTest, TextsAreNoTemplates) {
+  send("POST", "/v1/chat/completions", R"({"messages": [{"role": "user", "content": "{{ 7 * 7 }}{% raw %}"}]})");
+  EXPECT_EQ(engine_.tokenizer().decode(engine_.requests.back().prompt, /*skip_special=*/false),
+            "[user]{{ 7 * 7 }}{% raw %}<eos>");
 }
 
 TEST(RequestLog, HoldsNoTextOfTheClientsOwn) {

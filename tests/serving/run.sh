@@ -7,6 +7,12 @@
 #   BAD_REQUESTS=10000   how many bad requests (default 600)
 #   SCHEMA_EXAMPLES=30   schemathesis' examples per operation
 #   SCREENSHOTS=DIR      where page screenshots go
+#
+# SKEIN may be built with a sanitizer; what it finds makes the server end with an error, which fails the suite:
+#   cmake --preset asan && ninja -C build/asan skein
+#   ASAN_OPTIONS=quarantine_size_mb=16 BAD_REQUESTS=2000 SCHEMA_EXAMPLES=5 tests/serving/run.sh build/asan/skein ...
+#   cmake --preset tsan -B build/tsan-torch -DSKEIN_BUILD_TORCH=ON && ninja -C build/tsan-torch skein
+#   TSAN_OPTIONS=ignore_noninstrumented_modules=1 BAD_REQUESTS=2000 tests/serving/run.sh build/tsan-torch/skein ...
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 skein=$1 base=$2 library=$3
@@ -28,7 +34,7 @@ start() {
   shift
   "$skein" serve --base "$base" --library "$library" --port "$port" --log json "$@" 2> "$work/log" &
   server=$!
-  for _ in $(seq 600); do
+  for _ in $(seq 3000); do  # a sanitizer reads slowly
     curl -sf "http://127.0.0.1:$port/ready" > /dev/null && return
     kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
     sleep 0.1
@@ -52,7 +58,8 @@ for suite in "${@:-openai schema bad page}"; do for name in $suite; do
       "$python" "$here/openai_client_test.py" "$url"
       stop ;;
     schema)
-      start $port --max-tokens 4 --max-choices 3
+      mkdir -p "$work/adapters"
+      start $port --max-tokens 4 --max-choices 3 --adapter-folder "$work/adapters"
       (cd "$work" && "$(dirname "$python")/schemathesis" --config-file "$here/schemathesis.toml" run "$url/openapi.json" \
         --max-examples "${SCHEMA_EXAMPLES:-30}" --request-timeout 60)
       stop ;;

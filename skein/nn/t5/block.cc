@@ -78,7 +78,12 @@ at::Tensor T5CrossAttention::forward(const at::Tensor& x, const at::Tensor& sour
       if (segment.cache == nullptr || holds_source(segment, layer_)) continue;
       const Segment& read = source_rows->segments.at(segment.source);
       segment.cache->cross.resize(config_.num_decoder_layers);
-      segment.cache->cross[layer_] = {k.narrow(0, read.begin, read.length), v.narrow(0, read.begin, read.length)};
+      // Of several sources a copy: a view would keep all of them for as long as one is read.
+      const auto own = [&](const at::Tensor& all) {
+        const at::Tensor rows = all.narrow(0, read.begin, read.length);
+        return read.length == all.size(0) ? rows : rows.clone();
+      };
+      segment.cache->cross[layer_] = {own(k), own(v)};
     }
   }
   const at::Tensor attended = packed_attention(q, k, v, plan, layer_, config_.query_scale);
