@@ -5,11 +5,11 @@
 
 #include "skein/io/json.h"
 #include "skein/spec/lora_config.h"
-#include "skein/spec/tiny_base.h"
+#include "tests/fuzz/fuzz_base.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace skein;
-  static const auto kSlots = slot_names(testing::tiny_config());
+  static const auto kSlots = slot_names(fuzz_base());
   const auto json = parse_json(std::string(reinterpret_cast<const char*>(data), size), "input");
   if (!json.ok()) return 0;
   const auto config = adapter_config_from_json(*json, "input");

@@ -1,12 +1,13 @@
 // library.json and mixture.json, which come with experts of others.
+#include "skein/io/safetensors.h"
 #include "skein/spec/library.h"
 #include "skein/spec/mixture_folder.h"
-#include "skein/spec/tiny_base.h"
+#include "tests/fuzz/fuzz_base.h"
 #include "tests/fuzz/fuzz_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace skein;
-  static const auto kBase = testing::tiny_config();
+  static const auto kBase = fuzz_base();
   const auto env = make_memory_env();
   or_throw(env->make_folders("f"));
   for (const char* name : {"f/library.json", "f/mixture.json"}) {
