@@ -44,53 +44,15 @@ class Exchange : public HttpExchange {
  public:
   Exchange(std::shared_ptr<Connection> connection, HttpRequest request)
       : connection_(std::move(connection)), request_(std::move(request)) {}
-  ~Exchange() override {
-    if (!is_answered_.exchange(true)) {
-      connection_->post_response(error_response({.status = 500, .message = "the server gave no answer"}));
-    } else if (is_streaming_ && !is_ended_.exchange(true)) {
-      connection_->post_abort();  // the client must not take a torn answer for a whole one
-    }
-  }
-
+  ~Exchange() override;
   const HttpRequest& request() const override { return request_; }
-
-  void respond(HttpResponse response) override {
-    if (!is_answered_.exchange(true)) connection_->post_response(std::move(response));
-  }
-  void start_stream(HttpResponse head) override {
-    if (is_answered_.exchange(true)) return;
-    is_streaming_ = true;
-    connection_->post_stream_head(std::move(head));
-  }
-  void send(std::string piece) override {
-    if (is_streaming_ && !is_ended_ && !piece.empty()) connection_->post_piece(std::move(piece));
-  }
-  void end_stream() override {
-    if (is_streaming_ && !is_ended_.exchange(true)) connection_->post_stream_end();
-  }
-
-  void run_soon(std::function<void()> work) override { connection_->run_soon(std::move(work)); }
-
-  void on_gone(std::function<void()> callback) override {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!is_gone_) {
-        callback_ = std::move(callback);
-        return;
-      }
-    }
-    callback();
-  }
-  // The connection's: the client went away.
-  void gone() {
-    std::function<void()> callback;
-    {
-      const std::lock_guard lock(mutex_);
-      is_gone_ = true;
-      callback.swap(callback_);
-    }
-    if (callback) callback();
-  }
+  void respond(HttpResponse response) override;
+  void start_stream(HttpResponse head) override;
+  void send(std::string piece) override;
+  void end_stream() override;
+  void run_soon(std::function<void()> work) override;
+  void on_gone(std::function<void()> callback) override;
+  void gone();  // the connection's: the client went away
 
  private:
   const std::shared_ptr<Connection> connection_;
@@ -404,6 +366,55 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string unsent_, writing_;
   bool is_writing_ = false, is_ending_ = false, is_chunked_ = false, is_broken_ = false;
 };
+
+Exchange::~Exchange() {
+  if (!is_answered_.exchange(true)) {
+    connection_->post_response(error_response({.status = 500, .message = "the server gave no answer"}));
+  } else if (is_streaming_ && !is_ended_.exchange(true)) {
+    connection_->post_abort();  // the client must not take a torn answer for a whole one
+  }
+}
+
+void Exchange::respond(HttpResponse response) {
+  if (!is_answered_.exchange(true)) connection_->post_response(std::move(response));
+}
+
+void Exchange::start_stream(HttpResponse head) {
+  if (is_answered_.exchange(true)) return;
+  is_streaming_ = true;
+  connection_->post_stream_head(std::move(head));
+}
+
+void Exchange::send(std::string piece) {
+  if (is_streaming_ && !is_ended_ && !piece.empty()) connection_->post_piece(std::move(piece));
+}
+
+void Exchange::end_stream() {
+  if (is_streaming_ && !is_ended_.exchange(true)) connection_->post_stream_end();
+}
+
+void Exchange::run_soon(std::function<void()> work) { connection_->run_soon(std::move(work)); }
+
+void Exchange::on_gone(std::function<void()> callback) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!is_gone_) {
+      callback_ = std::move(callback);
+      return;
+    }
+  }
+  callback();
+}
+
+void Exchange::gone() {
+  std::function<void()> callback;
+  {
+    const std::lock_guard lock(mutex_);
+    is_gone_ = true;
+    callback.swap(callback_);
+  }
+  if (callback) callback();
+}
 
 }  // namespace
 

@@ -17,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::FakeEngine;
+using testing::put_tiny_model;
 using ::testing::HasSubstr;
 
 // A base and a library "pool" of one expert on a real disk, adapters in the folder "allowed".
