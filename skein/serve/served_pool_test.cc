@@ -147,10 +147,10 @@ TEST_F(ServedPoolTest, RefusesWhatIsNoAdapterOfTheBaseAndKeepsNothingOfIt) {
   };
   change_ = [](LoraAdapter& adapter) { adapter.modules[1].a[3] = std::nanf(""); };
   put_adapter("nan", 2);
-  refuses("nan", "q_proj");
+  refuses("nan", "NaN or infinite values");
   change_ = [](LoraAdapter& adapter) { adapter.modules[0].b[0] = INFINITY; };
   put_adapter("infinite", 2);
-  refuses("infinite", "q_proj");
+  refuses("infinite", "NaN or infinite values");
   change_ = [](LoraAdapter&) {};
   put_adapter("other_rank", 2);
   edit(allowed("other_rank") + "/adapter_config.json", "\"r\": 2", "\"r\": 3");
