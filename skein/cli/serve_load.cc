@@ -6,6 +6,7 @@
 #include <boost/beast/http.hpp>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <random>
 #include <set>
@@ -117,7 +118,7 @@ LoadAnswer ask(int port, const LoadRequest& request) {
     http::write(socket, message);
     beast::flat_buffer buffer;
     http::response_parser<http::string_body> parser;
-    parser.body_limit(boost::none);
+    parser.body_limit(std::numeric_limits<std::uint64_t>::max());  // none is taken for 0 where a length is given
     http::read_header(socket, buffer, parser);
     answer.status = parser.get().result_int();
     answer.says_when = parser.get().count(http::field::retry_after) > 0;

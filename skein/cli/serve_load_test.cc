@@ -57,6 +57,38 @@ TEST_F(ServeLoad, ReadsStreamsHoweverTheyAreCut) {
   EXPECT_EQ(counted.tokens, 3);
 }
 
+TEST_F(ServeLoad, TellsRefusalsFromFailures) {
+  const LoadAnswer refused = ask_for(1);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_TRUE(refused.says_when);
+  EXPECT_EQ(refused.failure, "");
+  EXPECT_FALSE(refused.is_whole());
+  EXPECT_THAT(ask_for(2).failure, HasSubstr("status 500: broken"));
+  EXPECT_THAT(ask_for(3).failure, HasSubstr("no memory"));
+  EXPECT_THAT(ask_for(6).failure, HasSubstr("broke off"));  // without [DONE]
+  EXPECT_TRUE(ask_for(4, {.leaves_after = 1}).is_whole());  // left on purpose
+  EXPECT_NE(ask(free_port(), {.prompt = {4}}).failure, "");
+  EXPECT_EQ(status_of(server_.port(), "/health"), 204);
+  EXPECT_EQ(status_of(free_port(), "/health"), 0);
+}
+
+TEST_F(ServeLoad, SendsAllThatIsAskedOf) {
+  const auto some = [](int count) {
+    return [left = std::make_shared<int>(count)]() -> std::optional<LoadRequest> {
+      if (--*left < 0) return std::nullopt;
+      return LoadRequest{.prompt = {*left % 2 == 0 ? 4 : 2}};
+    };
+  };
+  const LoadResult streams = load_with_streams(server_.port(), 4, some(20));
+  EXPECT_EQ(streams.answers.size(), 20u);
+  EXPECT_EQ(streams.tokens(), 70);
+  EXPECT_EQ(streams.first_tokens_s().size(), 10u);
+  EXPECT_THAT(streams.failures(), ElementsAre(HasSubstr("status 500")));
+  const LoadResult arrivals = load_with_arrivals(server_.port(), 1000, 60, 1, some(20));
+  EXPECT_EQ(arrivals.answers.size(), 20u);
+  EXPECT_EQ(load_with_arrivals(server_.port(), 1000, 0, 1, some(20)).answers.size(), 0u);
+}
+
 TEST(Quantile, IsTheNearestRank) {
   const std::vector<double> values = {4, 1, 3, 2};
   EXPECT_EQ(quantile(values, 0), 1);
