@@ -353,6 +353,38 @@ TEST(Engine, AnExpertThatWasReplacedAnswersAsOnAColdServer) {
   }
 }
 
+// For the address and thread sanitizers above all.
+TEST(Engine, ReloadsUnderLoadWithoutHarm) {
+  TinyEngine tiny(Family::kLlama);
+  tiny.engine();
+  std::vector<std::thread> clients;
+  std::atomic<int> num_answers = 0;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&tiny, &num_answers, i] {
+      for (int round = 0; round < 12; ++round) {
+        const auto sink = std::make_shared<KeepingSink>();
+        const ModelChoice choice = testing::tiny_choices()[static_cast<std::size_t>(i + round) % 4];
+        const auto outcome = tiny.engine().submit(
+            {.prompt = testing::tiny_prompts()[2], .model = choice, .max_new_tokens = 15, .ignore_end = true}, sink);
+        if (round % 5 == 4) tiny.engine().cancel(std::get<RequestId>(outcome));
+        num_answers += sink->wait().finish.failure.empty();
+      }
+    });
+  }
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = concat("more", i);
+    testing::put_tiny_expert(*tiny.env, name, static_cast<std::uint64_t>(20 + i));
+    tiny.engine().reload();
+    Library library = or_throw(open_library(*tiny.env, "pool"));
+    if (i % 2 == 1) or_throw(remove_expert(*tiny.env, library, name));
+    tiny.engine().reload();
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(num_answers, 48);
+  tiny.engine().stop(std::chrono::milliseconds(0));
+  EXPECT_EQ(tiny.engine().stats().pages_used, 0);
+}
+
 TEST(Engine, EmbedsByTheMeanOfTheLastHiddenStates) {
   TinyEngine tiny(Family::kLlama);
   tiny.options.prefill_tokens = 16;
