@@ -2,7 +2,8 @@
 // linear, as JSON on stdout. tools/bench/arrow_vs_skein.py sets it beside PEFT's Arrow.
 //
 //   routed_prefill_bench --base models/smollm2.gguf [--dtype f32|bf16] [--experts 36] [--rank 16] [--top-k 2]
-//                        [--prompt-tokens 512] [--new-tokens 32] [--threads 2]
+//                        [--prompt-tokens 512] [--new-tokens 32] [--rounds 9] [--threads 2]
+#include <algorithm>
 #include <iostream>
 #include <random>
 

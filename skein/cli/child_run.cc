@@ -22,17 +22,8 @@
 #include "skein/base/interrupt.h"
 
 namespace skein {
-namespace {
 
-std::string last_bytes(int file, off_t most) {
-  const off_t size = std::max<off_t>(0, ::lseek(file, 0, SEEK_END));
-  std::string bytes(static_cast<std::size_t>(std::min(size, most)), '\0');
-  const ssize_t got = ::pread(file, bytes.data(), bytes.size(), size - static_cast<off_t>(bytes.size()));
-  bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  return bytes;
-}
-
-// An unnamed file in memory that a child writes into.
+// In memory.
 class Capture {
  public:
   explicit Capture(const char* name) : file_(memfd_create(name, MFD_CLOEXEC)) {}
@@ -42,11 +33,22 @@ class Capture {
     if (file_ >= 0) ::close(file_);
   }
   int file() const { return file_; }
-  std::string text(off_t most) const { return last_bytes(file_, most); }
+  // The last bytes of it, at most so many.
+  std::string text(off_t most) const {
+    const off_t size = std::max<off_t>(0, ::lseek(file_, 0, SEEK_END));
+    std::string bytes(static_cast<std::size_t>(std::min(size, most)), '\0');
+    const ssize_t got = ::pread(file_, bytes.data(), bytes.size(), size - static_cast<off_t>(bytes.size()));
+    bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return bytes;
+  }
 
  private:
   int file_;
 };
+
+namespace {
+
+constexpr off_t kLastWords = 2000;  // bytes of stderr in messages
 
 // A line of /proc/CHILD/status that tells KiB; 0: the child has ended.
 std::uint64_t status_bytes(pid_t child, std::string_view key) {
@@ -130,22 +132,14 @@ Result<ChildRun> run_child(const std::vector<std::string>& words, const Environm
     return Error{concat(command,
                         WIFEXITED(status) ? concat(" ended with exit code ", WEXITSTATUS(status))
                                           : concat(" was killed by signal ", WTERMSIG(status)),
-                        ":\n", err.text(2000))};
+                        ":\n", err.text(kLastWords))};
   }
   run.out = out.text(1 << 24);
   return run;
 }
 
 RunningChild::RunningChild(const std::vector<std::string>& words, const Environment& extra)
-    : err_(memfd_create("stderr", MFD_CLOEXEC)) {
-  Result<pid_t> child = spawn(words, extra, -1, err_);
-  if (child.ok()) {
-    child_ = *child;
-    return;
-  }
-  if (err_ >= 0) ::close(err_);
-  throw Failure(child.error());
-}
+    : err_(std::make_unique<const Capture>("stderr")), child_(or_throw(spawn(words, extra, -1, err_->file()))) {}
 
 RunningChild::~RunningChild() {
   constexpr int kTenthsOfSeconds = 100;
@@ -156,7 +150,6 @@ RunningChild::~RunningChild() {
     ::kill(child_, SIGKILL);
     ::waitpid(child_, nullptr, 0);
   }
-  ::close(err_);
 }
 
 bool RunningChild::is_running() {
@@ -166,7 +159,7 @@ bool RunningChild::is_running() {
 
 std::uint64_t RunningChild::resident_bytes() const { return has_ended_ ? 0 : status_bytes(child_, "VmRSS:"); }
 
-std::string RunningChild::last_words() const { return last_bytes(err_, 2000); }
+std::string RunningChild::last_words() const { return err_->text(kLastWords); }
 
 std::optional<std::string> find_program(const std::string& name) {
   const char* path = std::getenv("PATH");

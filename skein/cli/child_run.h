@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -25,6 +26,8 @@ using Environment = std::vector<std::pair<std::string, std::string>>;
 // this process's environment. Its stdin is empty. Anything but exit code 0 is an error with the end of its stderr.
 Result<ChildRun> run_child(const std::vector<std::string>& words, const Environment& extra = {});
 
+class Capture;  // an unnamed file that a child writes into
+
 // A program that goes on until this object's end, which asks it to stop (SIGTERM) and waits; after ten seconds it is
 // killed. Its stdin is empty, what it writes to stdout is lost.
 class RunningChild {
@@ -40,8 +43,8 @@ class RunningChild {
   std::string last_words() const;        // the end of its stderr
 
  private:
-  pid_t child_ = -1;
-  int err_ = -1;
+  std::unique_ptr<const Capture> err_;
+  pid_t child_;
   bool has_ended_ = false;
 };
 

@@ -15,10 +15,10 @@ namespace {
 
 constexpr std::int64_t kCacheLine = 64;
 
-// One part's room for a block of rows.
+// One part's room.
 struct PartWork {
   std::vector<std::int64_t> begin, end;    // of each expert's segment of pairs (E)
-  std::vector<std::int32_t> rows;          // of each pair, within the block; pairs by expert
+  std::vector<std::int32_t> rows;          // of each pair; pairs by expert
   std::vector<float> weights;              // of each pair
   std::vector<float> middle;               // (pairs, R rounded up) of T
   std::vector<RankPiece> pieces;           // the same pairs by row
@@ -26,20 +26,15 @@ struct PartWork {
   std::int64_t middle_width = 0;
 };
 
-struct Block {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t num_rows() const { return end - begin; }
-};
-
-// Sorts the block's (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts. A row that
+// Sorts the (row, expert) pairs by expert, rows ascending; leaves out weight 0 and absent experts. A row that
 // names an expert twice becomes one pair: its weights are added.
-void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& block, PartWork& work) {
-  const std::int64_t k = mixture.ids.size(1);
+void group_by_expert(const BankSlot& slot, const Mixture& mixture, PartWork& work) {
+  const std::int64_t num_rows = mixture.ids.size(0), k = mixture.ids.size(1);
   const std::int32_t* ids = mixture.ids.const_data_ptr<std::int32_t>();
   const float* weights = mixture.weights.const_data_ptr<float>();
   const auto counts = [&](std::int64_t i) { return weights[i] != 0 && slot.has(ids[i]); };
   work.end.assign(slot.num_experts(), 0);
-  for (std::int64_t i = block.begin * k; i < block.end * k; ++i) {
+  for (std::int64_t i = 0; i < num_rows * k; ++i) {
     if (counts(i)) ++work.end[ids[i]];
   }
   work.begin.resize(slot.num_experts());
@@ -51,8 +46,8 @@ void group_by_expert(const BankSlot& slot, const Mixture& mixture, const Block& 
   }
   work.rows.resize(num_pairs);
   work.weights.resize(num_pairs);
-  for (std::int64_t row = 0; row < block.num_rows(); ++row) {
-    for (std::int64_t i = (block.begin + row) * k; i < (block.begin + row + 1) * k; ++i) {
+  for (std::int64_t row = 0; row < num_rows; ++row) {
+    for (std::int64_t i = row * k; i < (row + 1) * k; ++i) {
       if (!counts(i)) continue;
       std::int64_t& end = work.end[ids[i]];
       if (end > work.begin[ids[i]] && work.rows[end - 1] == row) {
@@ -145,14 +140,14 @@ void visit_range(std::size_t num_parts, std::int64_t first, std::int64_t last, c
 // single token keeps all of them busy and no expert is read twice.
 template <typename T>
 void shrink_parts(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const at::Tensor& x,
-                  const Block& block, std::vector<PartWork>& work) {
+                  std::vector<PartWork>& work) {
   if (work.size() < parts.size()) work.resize(parts.size());
-  const T* const x_rows = static_cast<const T*>(x.const_data_ptr()) + block.begin * x.stride(0);
+  const T* const x_rows = static_cast<const T*>(x.const_data_ptr());
   const auto pairs_of = [&](std::size_t i) { return static_cast<std::int64_t>(work[i].rows.size()); };
   std::int64_t pairs = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    group_by_expert(*parts[i].slot, parts[i].mixture, block, work[i]);
-    gather_by_row<T>(*parts[i].slot, block.num_rows(), work[i]);
+    group_by_expert(*parts[i].slot, parts[i].mixture, work[i]);
+    gather_by_row<T>(*parts[i].slot, x.size(0), work[i]);
     pairs += pairs_of(i);
   }
   at::parallel_for(0, pairs, 1, [&](std::int64_t first, std::int64_t last) {
@@ -162,18 +157,16 @@ void shrink_parts(const LoraKernels<T>& kernels, const std::vector<MixedPart>& p
   });
 }
 
-// ys: of the parts, all rows.
 template <typename T>
 void expand_parts(const LoraKernels<T>& kernels, const std::vector<MixedPart>& parts, const std::vector<at::Tensor>& ys,
-                  const Block& block, const std::vector<PartWork>& work) {
+                  const std::vector<PartWork>& work) {
   const auto panels_of = [&](std::size_t i) { return work[i].rows.empty() ? 0 : num_panels(*parts[i].slot); };
   std::int64_t panels = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) panels += panels_of(i);
   at::parallel_for(0, panels, 1, [&](std::int64_t first, std::int64_t last) {
     visit_range(parts.size(), first, last, panels_of, [&](std::size_t i, std::int64_t begin, std::int64_t end) {
-      expand_panels(kernels, *parts[i].slot, block.num_rows(),
-                    static_cast<T*>(ys[i].mutable_data_ptr()) + block.begin * ys[i].stride(0), ys[i].stride(0), begin,
-                    end, work[i]);
+      expand_panels(kernels, *parts[i].slot, ys[i].size(0), static_cast<T*>(ys[i].mutable_data_ptr()), ys[i].stride(0),
+                    begin, end, work[i]);
     });
   });
 }
@@ -237,44 +230,39 @@ void MixtureProduct::shrink(std::vector<MixedPart> parts, const at::Tensor& x) {
   }
   room_->parts = std::move(parts);
   room_->x = x;
-  with_kernels(x.scalar_type(), [&](const auto& kernels) {
-    shrink_parts(kernels, room_->parts, x, {0, x.size(0)}, room_->work);
-  });
+  with_kernels(x.scalar_type(), [&](const auto& kernels) { shrink_parts(kernels, room_->parts, x, room_->work); });
 }
 
 void MixtureProduct::expand(const std::vector<at::Tensor>& ys) {
   SKEIN_CHECK(ys.size() == room_->parts.size());
   const at::Tensor x = std::move(room_->x);
   for (std::size_t i = 0; i < ys.size(); ++i) check_outputs(*room_->parts[i].slot, x, ys[i]);
-  with_kernels(x.scalar_type(), [&](const auto& kernels) {
-    expand_parts(kernels, room_->parts, ys, {0, x.size(0)}, room_->work);
-  });
+  with_kernels(x.scalar_type(), [&](const auto& kernels) { expand_parts(kernels, room_->parts, ys, room_->work); });
 }
 
 void apply_mixtures(const std::vector<MixedPart>& parts, const at::Tensor& x) {
-  std::vector<MixedPart> present;
-  std::vector<at::Tensor> ys;
+  std::vector<MixedPart> on_cpu;
   for (const MixedPart& part : parts) {
-    check_shapes(*part.slot, part.mixture, x, part.y);
-    if (part.slot->empty() || x.size(0) == 0) continue;
-    if (!part.slot->on_cpu()) {
+    if (part.slot->on_cpu()) {
+      on_cpu.push_back(part);
+    } else {
       part.y.copy_(with_mixture_dense(*part.slot, part.mixture, x, part.y));
-      continue;
     }
-    present.push_back(part);
-    present.back().mixture = {part.mixture.ids.contiguous(), part.mixture.weights.contiguous()};
-    ys.push_back(part.y);
   }
-  if (present.empty()) return;
-  static thread_local std::vector<PartWork> own_room;
-  std::vector<PartWork>& work = own_room;  // the other threads are to use this one's
-  with_kernels(x.scalar_type(), [&](const auto& kernels) {
-    for (std::int64_t at = 0; at < x.size(0); at += MixtureProduct::kMaxRows) {
-      const Block block{at, std::min(x.size(0), at + MixtureProduct::kMaxRows)};
-      shrink_parts(kernels, present, x, block, work);
-      expand_parts(kernels, present, ys, block, work);
+  static thread_local MixtureProduct product;
+  for (std::int64_t first = 0; first < x.size(0) && !on_cpu.empty(); first += MixtureProduct::kMaxRows) {
+    const std::int64_t count = std::min(MixtureProduct::kMaxRows, x.size(0) - first);
+    const auto own = [&](const at::Tensor& all) { return count == all.size(0) ? all : all.narrow(0, first, count); };
+    std::vector<MixedPart> block;
+    std::vector<at::Tensor> ys;
+    for (const MixedPart& part : on_cpu) {
+      SKEIN_CHECK(part.mixture.ids.size(0) == x.size(0) && part.y.size(0) == x.size(0));
+      block.push_back({part.slot, {own(part.mixture.ids), own(part.mixture.weights)}, {}});
+      ys.push_back(own(part.y));
     }
-  });
+    product.shrink(std::move(block), own(x));
+    product.expand(ys);
+  }
 }
 
 void apply_mixture(const BankSlot& slot, const Mixture& mixture, const at::Tensor& x, const at::Tensor& y) {

@@ -79,6 +79,15 @@ T* elements(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+// Rows [begin, end) of w -> out (N, K), from its row `to` on; f32 or bf16 as out is.
+void restore(const QuantisedRows& w, std::int64_t begin, std::int64_t end, const at::Tensor& out, std::int64_t to) {
+  if (out.scalar_type() == c10::ScalarType::Float) {
+    restore_rows_f32(w, begin, end, elements<float>(out) + to * w.depth);
+  } else {
+    restore_rows_bf16(w, begin, end, elements<std::uint16_t>(out) + to * w.depth);
+  }
+}
+
 }  // namespace
 
 QuantisedWeight::QuantisedWeight(const at::Tensor& weight, const QuantisedOptions& options)
@@ -127,13 +136,8 @@ at::Tensor QuantisedWeight::rows(std::int64_t first, std::int64_t count, c10::Sc
   SKEIN_CHECK(dtype == c10::ScalarType::Float || dtype == c10::ScalarType::BFloat16);
   at::Tensor out = at::empty({count, num_columns_}, dtype);
   const QuantisedRows w = kernel_rows();
-  at::parallel_for(0, count, 64, [&](std::int64_t begin, std::int64_t end) {
-    if (dtype == c10::ScalarType::Float) {
-      restore(w, first + begin, first + end, elements<float>(out) + begin * num_columns_);
-    } else {
-      restore(w, first + begin, first + end, elements<std::uint16_t>(out) + begin * num_columns_);
-    }
-  });
+  at::parallel_for(0, count, 64,
+                   [&](std::int64_t begin, std::int64_t end) { restore(w, first + begin, first + end, out, begin); });
   return out;
 }
 
@@ -146,13 +150,7 @@ at::Tensor QuantisedWeight::rows(const at::Tensor& ids, c10::ScalarType dtype) c
   at::Tensor out = at::empty({plain.numel(), num_columns_}, dtype);
   const QuantisedRows w = kernel_rows();
   parallel_rows(plain.numel(), num_columns_, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (dtype == c10::ScalarType::Float) {
-        restore(w, row_ids[i], row_ids[i] + 1, elements<float>(out) + i * num_columns_);
-      } else {
-        restore(w, row_ids[i], row_ids[i] + 1, elements<std::uint16_t>(out) + i * num_columns_);
-      }
-    }
+    for (std::int64_t i = begin; i < end; ++i) restore(w, row_ids[i], row_ids[i] + 1, out, i);
   });
   return out;
 }
